@@ -1,0 +1,203 @@
+"""Train, valid and test genes that are independent of each other, written once, hashed and audited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raystudy.data.genes import Genes
+from raystudy.data.homology import shared_fraction
+from raystudy.errors import DataError, SplitLeakage
+from raystudy.study.space import canonical_hash
+from raystudy.study.spec import SplitSpec
+
+Rows = npt.NDArray[np.int64]
+PARTS = ("train", "valid", "test")
+TRAIN, VALID, TEST = range(3)
+FEWEST_CHROMOSOMES = 8
+"""With fewer chromosomes than this a block is a stretch of a chromosome instead of a whole one."""
+BLOCKS_OF_SMALL_GENOME = 30
+FEWEST_GENES = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each part, sorted; genes in none of them were dropped as too close to a held-out one."""
+
+    by: str
+    data_hash: str
+    train: Rows
+    valid: Rows
+    test: Rows
+    dropped: dict[str, int]
+    """Genes dropped by reason: ``window_overlap``, ``family``, ``no_label``."""
+    audit: dict[str, Any]
+    """What leaks between each pair of parts; see `audit`."""
+
+    @property
+    def hash(self) -> str:
+        return canonical_hash([self.data_hash, *(getattr(self, part).tolist() for part in PARTS)])
+
+    def summary(self) -> dict[str, Any]:
+        """The contract's ``split`` object."""
+        sizes = {part: len(getattr(self, part)) for part in PARTS}
+        return {"hash": self.hash, "by": self.by, **sizes, "dropped": self.dropped, "audit": self.audit}
+
+    def save(self, path: Path, genes: Genes) -> None:
+        """Write the split with gene ids, so that it can be read and reused outside raystudy."""
+        document = {
+            **self.summary(),
+            "data_hash": self.data_hash,
+            "genes": {part: genes.gene_ids[getattr(self, part)].tolist() for part in PARTS},
+        }
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(document, indent=1))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, genes: Genes) -> Split:
+        """Read a split again; DataError when it was made for other data or was edited."""
+        document = json.loads(path.read_text())
+        if document["data_hash"] != genes.hash:
+            raise DataError(
+                f"{path}: this split was made for data {document['data_hash']}, but the data given is {genes.hash}; "
+                "a study keeps its data and its split: give the study another name to use other data"
+            )
+        row_of = {gene: row for row, gene in enumerate(genes.gene_ids.tolist())}
+        rows = {part: np.array([row_of[gene] for gene in document["genes"][part]], np.int64) for part in PARTS}
+        split = cls(document["by"], genes.hash, **rows, dropped=document["dropped"], audit=document["audit"])
+        if split.hash != document["hash"]:
+            raise DataError(f"{path}: its genes do not match its hash {document['hash']}; it was edited by hand")
+        return split
+
+
+def make_split(genes: Genes, spec: SplitSpec, window_bp: tuple[int, int], labelled: npt.NDArray[np.bool_]) -> Split:
+    """Part the labelled genes as ``spec`` says.
+
+    ``by: block`` holds out whole chromosomes (or stretches of them where a genome has few) and then drops genes
+    that overlap a held-out window or share a family with a held-out gene: from train against valid and test, from
+    valid against test. The other ways drop nothing; their audit says what they leak.
+
+    Raises DataError when a part would be left with fewer than ten genes, SplitLeakage when a block split leaks.
+    """
+    units = _UNITS[spec.by](genes)
+    part_of_unit = _assign(units[labelled], spec)
+    part = np.full(genes.num_genes, -1)
+    part[labelled] = part_of_unit[units[labelled]]
+
+    dropped = {"no_label": int((~labelled).sum())}
+    if spec.by == "block":
+        starts, length = window_starts(genes, window_bp), sum(window_bp)
+        for reason in ("window_overlap", "family"):
+            before = int((part >= 0).sum())
+            for here in (TRAIN, VALID):
+                rows, held = np.flatnonzero(part == here), np.flatnonzero(part > here)
+                if reason == "family":
+                    close = np.isin(genes.family_ids[rows], genes.family_ids[held])
+                else:
+                    close = _overlaps(genes, starts, length, rows, held)
+                part[rows[close]] = -1
+            dropped[reason] = before - int((part >= 0).sum())
+
+    rows_of = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
+    for name, rows in rows_of.items():
+        if len(rows) < FEWEST_GENES:
+            raise DataError(
+                f"the {name} part has {len(rows)} genes of {int(labelled.sum())} labelled ones, at least "
+                f"{FEWEST_GENES} are needed; use more genes, a larger fraction, a narrower `data.window_bp` or "
+                f"another `split.by` than {spec.by!r} (genes dropped: {dropped})"
+            )
+    report = audit(genes, rows_of, window_bp)
+    leaks = [pair for pair, found in report.items() if found["window_overlaps"] or found["family_members"]]
+    if spec.by == "block" and leaks:
+        raise SplitLeakage(f"a block split must not leak, but {', '.join(leaks)} do: {report}")
+    return Split(spec.by, genes.hash, dropped=dropped, audit=report, **rows_of)
+
+
+def audit(genes: Genes, parts: dict[str, Rows], window_bp: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """What each pair of parts shares, from the side of the held-out part.
+
+    ``window_overlaps`` and ``family_members`` count held-out genes whose window overlaps one of the other part, or
+    whose family has a member there; ``protein_similarity`` is the largest share of 6-mers in common.
+    """
+    starts, length = window_starts(genes, window_bp), sum(window_bp)
+    found = {}
+    for seen, held in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        a, b = parts[seen], parts[held]
+        similarity = shared_fraction(genes.protein_tokens, genes.protein_offsets, b, a)
+        found[f"{seen}-{held}"] = {
+            "window_overlaps": int(_overlaps(genes, starts, length, b, a).sum()),
+            "family_members": int(np.isin(genes.family_ids[b], genes.family_ids[a]).sum()),
+            "protein_similarity": round(float(similarity.max(initial=0)), 4),
+        }
+    return found
+
+
+def window_starts(genes: Genes, window_bp: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """First genomic base of each gene's window, strand considered."""
+    up, down = window_bp
+    return np.where(genes.strands == "+", genes.starts - up, genes.ends - down + 1)
+
+
+def _overlaps(
+    genes: Genes, starts: npt.NDArray[np.int64], length: int, rows: Rows, others: Rows
+) -> npt.NDArray[np.bool_]:
+    """For each of ``rows``: does its window overlap the window of any of ``others``?"""
+    overlapping = np.zeros(len(rows), bool)
+    for chrom in np.unique(genes.chroms[others]):
+        there = np.sort(starts[others[genes.chroms[others] == chrom]])
+        here = genes.chroms[rows] == chrom
+        first = np.searchsorted(there, starts[rows[here]] - length, side="right")
+        nearest = np.append(there, np.iinfo(np.int64).max)[first]
+        overlapping[here] = nearest < starts[rows[here]] + length
+    return overlapping
+
+
+def _by_chromosome(genes: Genes) -> Rows:
+    return np.unique(genes.chroms, return_inverse=True)[1].astype(np.int64)
+
+
+def _by_block(genes: Genes) -> Rows:
+    chromosomes = _by_chromosome(genes)
+    if chromosomes.max() + 1 >= FEWEST_CHROMOSOMES:
+        return chromosomes
+    order = np.lexsort((genes.starts, chromosomes))
+    block = np.empty(genes.num_genes, np.int64)
+    block[order] = np.arange(genes.num_genes) * BLOCKS_OF_SMALL_GENOME // genes.num_genes
+    return np.unique(np.stack([chromosomes, block]), axis=1, return_inverse=True)[1].reshape(-1)
+
+
+def _by_family(genes: Genes) -> Rows:
+    return np.unique(genes.family_ids, return_inverse=True)[1].astype(np.int64)
+
+
+def _by_gene(genes: Genes) -> Rows:
+    return np.arange(genes.num_genes)
+
+
+_UNITS: dict[str, Callable[[Genes], Rows]] = {
+    "block": _by_block,
+    "chromosome": _by_chromosome,
+    "family": _by_family,
+    "random": _by_gene,
+}
+
+
+def _assign(units: Rows, spec: SplitSpec) -> npt.NDArray[np.int64]:
+    """Part of each unit: test, then valid, filled in random order as long as it gets closer to size."""
+    sizes = np.bincount(units)
+    part = np.full(len(sizes), TRAIN)
+    order = np.random.default_rng(spec.seed).permutation(np.flatnonzero(sizes))
+    for number, fraction in ((TEST, spec.test), (VALID, spec.valid)):
+        missing = fraction * len(units)
+        for unit in order:
+            if part[unit] == TRAIN and abs(missing - sizes[unit]) < abs(missing):
+                part[unit] = number
+                missing -= sizes[unit]
+    return part

@@ -1,0 +1,1 @@
+"""The networks, as functions of a configuration; and the non-neural baselines beside them."""

@@ -1,0 +1,1 @@
+"""What a study says, read from its records only."""

@@ -1,0 +1,215 @@
+"""The figures of the report page, each as inline SVG that scales with the page and needs no network."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from raystudy.report.compare import best_finalist, predictions
+from raystudy.tracking.records import StudyRecord, TrialRecord, TrialState
+
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA3AD", "#25303B"
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "svg.hashsalt": "raystudy",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E9EC",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+LOWEST_R2 = -0.2
+"""Values below are drawn here: one bad start must not flatten every other curve."""
+
+
+def search_history(record: StudyRecord) -> str | None:
+    """Best validation R2 of each trial in the order of the trials, by origin, with the best so far."""
+    trials = [(number, trial) for number, trial in enumerate(record.trials, 1) if trial.valid_r2 is not None]
+    if not trials:
+        return None
+
+    def draw(axes: Axes) -> None:
+        looks = {"seeded": ("D", ORANGE), "sampled": ("o", BLUE), "arm": ("s", GREEN)}
+        for origin, (marker, colour) in looks.items():
+            for pruned in (False, True):
+                chosen = [
+                    (number, _clip(trial.valid_r2))
+                    for number, trial in trials
+                    if trial.origin == origin and (trial.state is TrialState.PRUNED) is pruned
+                ]
+                if chosen:
+                    face = "white" if pruned else colour
+                    label = f"{origin}, pruned" if pruned else origin
+                    axes.plot(
+                        *zip(*chosen, strict=True),
+                        marker,
+                        color=colour,
+                        markerfacecolor=face,
+                        label=label,
+                        zorder=3,
+                    )
+        so_far = list(accumulate((_clip(trial.valid_r2) for _, trial in trials), max))
+        axes.step([number for number, _ in trials], so_far, where="post", color=GREY, lw=1, label="best so far")
+        for line in record.baselines:
+            _reference(axes, line["name"], line["valid_r2"])
+        axes.set_xlabel("trial, in the order of starting")
+        axes.set_ylabel("validation R²")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend_below(axes)
+
+    return _svg(draw, f"Search history: validation R2 of {len(trials)} trials in order")
+
+
+def learning_curves(record: StudyRecord) -> str | None:
+    """Validation R2 by epoch: the three best trials and the finalists in colour, the others in grey."""
+    trials = [trial for trial in record.trials if trial.valid_r2 is not None]
+    best = sorted(trials, key=lambda trial: trial.valid_r2 or 0.0, reverse=True)[:3]
+    finalists = [trial for trial in record.finalists if trial.valid_r2 is not None]
+    if not trials and not finalists:
+        return None
+
+    def draw(axes: Axes) -> None:
+        others = [trial for trial in trials if trial not in best]
+        for number, trial in enumerate(others):
+            label = f"{len(others)} other trials" if number == 0 else None
+            axes.plot(*_curve(trial), color=GREY, lw=0.8, alpha=0.7, label=label)
+        for trial, colour in zip(best, (BLUE, GREEN, "#CC79A7"), strict=False):
+            axes.plot(*_curve(trial), color=colour, marker=".", label=trial.id)
+        for trial in finalists:
+            axes.plot(*_curve(trial), color=ORANGE, marker="D", ms=3.5, label=f"{trial.id} (finalist)")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation R²")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend_below(axes)
+
+    return _svg(draw, "Learning curves: validation R2 by epoch")
+
+
+def comparison(record: StudyRecord) -> str | None:
+    """R2 of finalists and baselines on validation (open) and on the test genes (filled)."""
+    lines = [(line["name"], line["valid_r2"], GREY) for line in record.baselines]
+    lines += [(trial.id, trial.valid_r2, BLUE) for trial in record.finalists]
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for row, (name, valid_r2, colour) in enumerate(lines):
+            test_r2 = record.test_scores.get(name, {}).get("test_r2")
+            if valid_r2 is not None:
+                axes.plot(_clip(valid_r2), row, "o", color=colour, markerfacecolor="white", ms=7)
+            if test_r2 is not None:
+                axes.plot(_clip(test_r2), row, "o", color=colour, ms=7)
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="validation")
+        axes.plot([], [], "o", color=INK, label="test")
+        axes.axvline(0, color=GREY, lw=1)
+        axes.set_yticks(range(len(lines)), [name for name, _, _ in lines])
+        axes.set_ylim(-0.6, len(lines) - 0.4)
+        axes.set_xlabel("R²")
+        _legend_below(axes)
+
+    return _svg(draw, "Finalists and baselines: R2 on validation and test", height_in=1.5 + 0.3 * len(lines))
+
+
+def predicted_measured(record: StudyRecord) -> str | None:
+    """Predicted against measured level of the best finalist, on test genes once they are opened."""
+    finalist = best_finalist(record)
+    replicate = finalist.best_replicate if finalist else None
+    if replicate is None:
+        return None
+    part = "test" if replicate.id in record.test_scores else "valid"
+    pairs = predictions(record, replicate.id, part)
+    if pairs is None:
+        return None
+    predicted, measured = zip(*pairs.values(), strict=True)
+
+    def draw(axes: Axes) -> None:
+        ends = [min(*predicted, *measured), max(*predicted, *measured)]
+        axes.plot(ends, ends, color=GREY, lw=1)
+        axes.plot(measured, predicted, "o", color=BLUE, ms=3, alpha=0.5, mec="none")
+        axes.set_aspect("equal")
+        axes.set_xlabel("measured")
+        axes.set_ylabel("predicted")
+        axes.set_title(f"{replicate.id} on {len(pairs):,} {part} genes", fontsize=9)
+
+    return _svg(draw, f"Predicted against measured level of {len(pairs)} {part} genes", height_in=3.8)
+
+
+def dimension_evidence(record: StudyRecord) -> str | None:
+    """Each estimate of the intrinsic dimension, their median and interval, and the widths seeded from them."""
+    found = record.last("dimension")
+    if found is None or not found["estimates"]:
+        return None
+    estimates = sorted(found["estimates"].items(), key=lambda item: item[1])
+    widths = (found.get("seeded") or {}).get("widths", [])
+
+    def draw(axes: Axes) -> None:
+        axes.axvspan(*found["interval"], color=BLUE, alpha=0.12, lw=0, label="interval")
+        axes.axvline(found["consensus"], color=BLUE, label="median")
+        values = [value for _, value in estimates]
+        axes.plot(values, range(len(values)), "o", color=INK, label="estimate")
+        axes.plot(widths, [-0.7] * len(widths), "D", color=ORANGE, clip_on=False, label="seeded width")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_yticks(range(len(estimates)), [name for name, _ in estimates])
+        axes.set_ylim(-0.7, len(estimates) - 0.5)
+        axes.set_xlabel("dimension")
+        _legend_below(axes)
+
+    return _svg(draw, "Intrinsic dimension by estimator", height_in=1.6 + 0.25 * len(estimates))
+
+
+def _svg(draw: Callable[[Axes], None], description: str, height_in: float = 3.2) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, height_in), layout="constrained")
+        draw(figure.subplots())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Without a size of its own the picture takes that of the page; matplotlib's metadata links elsewhere.
+    head, rest = svg.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    return f'{head} role="img" aria-label="{description}">{rest}'
+
+
+def _curve(trial: TrialRecord) -> tuple[list[int], list[float]]:
+    finite = [epoch for epoch in trial.epochs if epoch.get("valid_r2") is not None]
+    return [epoch["epoch"] for epoch in finite], [_clip(epoch["valid_r2"]) for epoch in finite]
+
+
+def _clip(value: float | None) -> float:
+    return LOWEST_R2 if value is None else max(value, LOWEST_R2)
+
+
+def _reference(axes: Axes, name: str, value: float | None) -> None:
+    if value is not None:
+        axes.axhline(_clip(value), color=INK, lw=0.8, ls="--")
+        axes.annotate(
+            name, (1, _clip(value)), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            textcoords="offset points", ha="right", fontsize=8,
+        )  # fmt: skip
+
+
+def _legend_below(axes: Axes) -> None:
+    handles: Iterable[Any] = axes.get_legend_handles_labels()[0]
+    axes.figure.legend(loc="outside lower center", ncols=min(4, len(list(handles))))

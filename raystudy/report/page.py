@@ -1,0 +1,111 @@
+"""One self-contained page that says what a study found: no request leaves it, and it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from raystudy.report import figures
+from raystudy.report.compare import best_finalist, verdict
+from raystudy.report.table import COLUMNS, WORDS, filled_columns, report_json, result_rows, status_json
+from raystudy.tracking.records import JsonObject, StudyRecord, TrialState
+
+CAPTIONS = (
+    (figures.comparison, "Finalists and baselines on the same genes."),
+    (figures.predicted_measured, "Predicted against measured level, best finalist."),
+    (figures.search_history, "Search history. Dashed: baselines. Values under -0.2 are drawn at -0.2."),
+    (figures.learning_curves, "Learning curves of the search and the finalists."),
+)
+
+
+def write_page(record: StudyRecord) -> Path:
+    """Write ``report.html`` into the study's folder, however far the study got, and return its path."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    path = record.folder / "report.html"
+    html = environment.get_template("page.html.j2").render(_context(record, path))
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(html, encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def _context(record: StudyRecord, path: Path) -> JsonObject:
+    session = record.last("session_started") or {}
+    rows = result_rows(record)
+    drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
+    dimension = record.last("dimension")
+    evidence = figures.dimension_evidence(record)
+    best = best_finalist(record)
+    return {
+        "name": record.name,
+        "verdict": verdict(record),
+        "report": report_json(record, path),
+        "status": status_json(record),
+        "columns": [(COLUMNS[index], COLUMNS[index] in WORDS, index) for index in filled_columns(rows)],
+        "rows": rows,
+        "figures": [(Markup(svg), caption) for svg, caption in drawn if svg],  # noqa: S704  (made by matplotlib)
+        "baselines": record.baselines,
+        "test_scores": record.test_scores,
+        "dimension": dimension,
+        "dimension_figure": Markup(evidence) if evidence else None,  # noqa: S704
+        "split": _flat(session.get("split")),
+        "data": _flat(session.get("data")),
+        "best_config": _flat(best.best_replicate.config if best and best.best_replicate else None),
+        "failures": _failures(record),
+        "provenance": _flat(session.get("provenance")),
+        "resources": {
+            "driver sessions": len(record.every("session_started")),
+            "time at work": f"{record.seconds / 60:.1f} min",
+            **{key: session[key] for key in ("workers", "cpus", "gpus") if key in session},
+            "stopped because of": (record.last("search_finished") or {}).get("reason", "not stopped yet"),
+        },
+        "commit": ((session.get("provenance") or {}).get("git") or {}).get("commit"),
+        "spec": _spec_text(record),
+    }
+
+
+def _failures(record: StudyRecord) -> list[tuple[str, int, str, str]]:
+    """(trial, attempt, state, reason) of every attempt that gave no value, also where a later one did."""
+    return [
+        (trial.id, attempt.number, _ended_as(attempt.state, last), attempt.reason or "no reason was recorded")
+        for trial in [*record.trials, *record.finalists]
+        for attempt, last in ((attempt, attempt is trial.attempts[-1]) for attempt in trial.attempts)
+        if attempt.state in (TrialState.FAILED, TrialState.INFEASIBLE)
+        or (attempt.state is TrialState.RUNNING and not last)
+    ]
+
+
+def _ended_as(state: TrialState, last: bool) -> str:
+    return "interrupted" if state is TrialState.RUNNING and not last else state.value
+
+
+def _flat(nested: JsonObject | None, prefix: str = "") -> dict[str, str]:
+    """Nested JSON as lines of a two-column list."""
+    lines: dict[str, str] = {}
+    for key, value in (nested or {}).items():
+        label = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            lines |= _flat(value, f"{label}: ")
+        elif isinstance(value, list):
+            lines[label] = ", ".join(map(str, value)) or "none"
+        else:
+            lines[label] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return lines
+
+
+def _spec_text(record: StudyRecord) -> str | None:
+    path = record.folder / "spec.json"
+    if not path.exists():
+        return None
+    written = json.loads(path.read_text())
+    return yaml.safe_dump(written.get("spec", written), sort_keys=False)

@@ -1,0 +1,1 @@
+"""What happened: append-only records, which are the truth, and their mirror in MLflow."""

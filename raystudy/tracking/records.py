@@ -1,0 +1,283 @@
+"""The append-only record of a study: one JSON line an event; MLflow and the report are made from it.
+
+Layout of a study's folder (everything that is written while it runs)::
+
+    spec.json                 the validated study file and its hash
+    split.json                train, valid and test genes, written once
+    study.jsonl               events of the study as a whole
+    trials/t0007/record.jsonl events of one trial; its checkpoints stand beside it
+    finalists/t0007-r0/...    the same for a finalist's replicate
+
+Only the driver writes, so a line is either whole or the last one of a killed process; such a torn line is
+dropped when reading and cut off before the next one is appended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+
+class TrialState(StrEnum):
+    """How a trial stands; the words of the contract's JSON."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass
+class Attempt:
+    """One run of a trial's configuration; a trial interrupted and resumed has several."""
+
+    number: int
+    started: float
+    epochs: list[JsonObject] = field(default_factory=list)
+    state: TrialState = TrialState.RUNNING
+    reason: str | None = None
+    ended: float | None = None
+
+    def summary(self) -> JsonObject:
+        return {
+            "attempt": self.number,
+            "state": self.state.value,
+            "reason": self.reason,
+            "started": self.started,
+            "ended": self.ended,
+            "epochs": [epoch["epoch"] for epoch in self.epochs],
+        }
+
+
+@dataclass
+class TrialRecord:
+    """One configuration: what it was, where it came from, and every attempt at it.
+
+    ``origin`` says who proposed it: ``arm``, ``seeded`` (from the intrinsic dimension) or ``sampled``.
+    """
+
+    id: str
+    config: JsonObject
+    config_hash: str
+    parameters: int
+    seed: int
+    origin: str
+    arm: str | None = None
+    global_batch: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def state(self) -> TrialState:
+        return self.attempts[-1].state if self.attempts else TrialState.RUNNING
+
+    @property
+    def reason(self) -> str | None:
+        return self.attempts[-1].reason if self.attempts else None
+
+    @cached_property
+    def epochs(self) -> list[JsonObject]:
+        """Every epoch once, in order; where a resumed attempt repeated an epoch, the later one counts."""
+        by_epoch = {epoch["epoch"]: epoch for attempt in self.attempts for epoch in attempt.epochs}
+        return [by_epoch[number] for number in sorted(by_epoch)]
+
+    @cached_property
+    def best(self) -> JsonObject | None:
+        """The epoch with the largest validation R2; None before the first finite one."""
+        finite = [epoch for epoch in self.epochs if epoch.get("valid_r2") is not None]
+        return max(finite, key=lambda epoch: epoch["valid_r2"], default=None)
+
+    @property
+    def valid_r2(self) -> float | None:
+        return None if self.best is None else float(self.best["valid_r2"])
+
+    @property
+    def best_epoch(self) -> int | None:
+        return None if self.best is None else int(self.best["epoch"])
+
+    @cached_property
+    def epoch_seconds(self) -> float | None:
+        """Median training-only seconds an epoch after the first (the first pays for warming up)."""
+        seconds = sorted(epoch["epoch_seconds"] for epoch in self.epochs[1:] or self.epochs)
+        return seconds[len(seconds) // 2] if seconds else None
+
+
+@dataclass
+class StudyRecord:
+    """Everything one study's folder says."""
+
+    name: str
+    folder: Path
+    events: list[JsonObject]
+    trials: list[TrialRecord]
+    finalists: list[TrialRecord]
+
+    def last(self, event: str) -> JsonObject | None:
+        """The last study event of that name, or None."""
+        return next((line for line in reversed(self.events) if line["event"] == event), None)
+
+    def every(self, event: str) -> list[JsonObject]:
+        return [line for line in self.events if line["event"] == event]
+
+    @property
+    def baselines(self) -> list[JsonObject]:
+        """The baselines, each once; where a resumed study fitted one again, the later one counts."""
+        return list({line["name"]: line for line in self.every("baseline")}.values())
+
+    @property
+    def test_scores(self) -> dict[str, JsonObject]:
+        """Test numbers by finalist replicate or baseline; empty while the test genes are sealed.
+
+        The first opening counts: whatever was chosen after it has seen the test genes.
+        """
+        openings = self.every("test_opened")
+        return openings[0]["scores"] if openings else {}
+
+    @property
+    def seconds(self) -> float:
+        """Time a driver was at work: each session from its start to the last event before the next one."""
+        starts = sorted(line["time"] for line in self.every("session_started"))
+        times = sorted([*(line["time"] for line in self.events), *self._trial_times()])
+        lasts = [times[bisect_left(times, start) - 1] for start in starts[1:]] + times[-1:]
+        return sum(last - start for start, last in zip(starts, lasts, strict=False))
+
+    def _trial_times(self) -> Iterator[float]:
+        for trial in [*self.trials, *self.finalists]:
+            for attempt in trial.attempts:
+                yield attempt.started
+                yield from (epoch["time"] for epoch in attempt.epochs)
+                if attempt.ended is not None:
+                    yield attempt.ended
+
+
+class Records:
+    """Writes and reads one study's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, event: str, **fields: Any) -> JsonObject:
+        """Add an event of the study as a whole."""
+        return _append(self.folder / "study.jsonl", event, fields)
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """Where the record and the checkpoints of a trial (``t0007``) or a finalist (``t0007-r0``) stand."""
+        return self.folder / ("finalists" if "-r" in trial_id else "trials") / trial_id
+
+    def trial_started(self, trial: TrialRecord) -> JsonObject:
+        """Open a new attempt. The first one also fixes what the trial is."""
+        known = _read(self.trial_folder(trial.id) / "record.jsonl")
+        attempt = 1 + sum(line["event"] == "started" for line in known)
+        identity = {
+            "config": trial.config,
+            "config_hash": trial.config_hash,
+            "parameters": trial.parameters,
+            "seed": trial.seed,
+            "origin": trial.origin,
+            "arm": trial.arm,
+            "global_batch": trial.global_batch,
+        }
+        return self._append_trial(trial.id, "started", attempt=attempt, **identity)
+
+    def trial_epoch(self, trial_id: str, metrics: JsonObject) -> JsonObject:
+        """Add an epoch: ``epoch`` (from 1), ``valid_r2``, ``train_loss``, ``epoch_seconds``, what else was measured."""
+        return self._append_trial(trial_id, "epoch", **metrics)
+
+    def trial_ended(self, trial_id: str, state: TrialState, reason: str | None = None, **fields: Any) -> JsonObject:
+        return self._append_trial(trial_id, "ended", state=state.value, reason=reason, **fields)
+
+    def read(self) -> StudyRecord:
+        return StudyRecord(
+            name=self.folder.name,
+            folder=self.folder,
+            events=_read(self.folder / "study.jsonl"),
+            trials=self._read_trials("trials"),
+            finalists=self._read_trials("finalists"),
+        )
+
+    def _append_trial(self, trial_id: str, event: str, **fields: Any) -> JsonObject:
+        return _append(self.trial_folder(trial_id) / "record.jsonl", event, fields)
+
+    def _read_trials(self, kind: str) -> list[TrialRecord]:
+        paths = sorted((self.folder / kind).glob("*/record.jsonl"))
+        folded = (_fold_trial(path.parent.name, _read(path)) for path in paths)
+        return [trial for trial in folded if trial is not None]
+
+
+def _fold_trial(trial_id: str, lines: list[JsonObject]) -> TrialRecord | None:
+    trial: TrialRecord | None = None
+    for line in lines:
+        if line["event"] == "started":
+            if trial is None:
+                identity = {
+                    key: line[key]
+                    for key in (
+                        "config",
+                        "config_hash",
+                        "parameters",
+                        "seed",
+                        "origin",
+                        "arm",
+                        "global_batch",
+                    )
+                }
+                trial = TrialRecord(id=trial_id, **identity)
+            trial.attempts.append(Attempt(number=line["attempt"], started=line["time"]))
+        elif trial is not None and line["event"] == "epoch":
+            trial.attempts[-1].epochs.append({key: line[key] for key in line if key != "event"})
+        elif trial is not None and line["event"] == "ended":
+            attempt = trial.attempts[-1]
+            attempt.state, attempt.reason, attempt.ended = (
+                TrialState(line["state"]),
+                line["reason"],
+                line["time"],
+            )
+    return trial
+
+
+def jsonable(value: Any) -> Any:
+    """The value with each number that strict JSON cannot hold (NaN, infinities) as None, and paths as text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return jsonable(value.tolist()) if hasattr(value, "tolist") else value  # arrays, tensors and their scalars
+
+
+def _append(path: Path, event: str, fields: JsonObject) -> JsonObject:
+    line = jsonable({"event": event, "time": time.time(), **fields})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        _cut_torn_line(file.fileno(), path)
+        file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return line
+
+
+def _cut_torn_line(descriptor: int, path: Path) -> None:
+    written = path.read_bytes()
+    if written and not written.endswith(b"\n"):
+        os.ftruncate(descriptor, written.rfind(b"\n") + 1)
+
+
+def _read(path: Path) -> list[JsonObject]:
+    if not path.exists():
+        return []
+    whole, _, _torn = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line]

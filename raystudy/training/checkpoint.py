@@ -1,0 +1,70 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON in the same file's header. Nothing is unpickled.
+
+One file is replaced in one step, so a checkpoint is either the old one or the new one, whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from raystudy.errors import DataError
+from raystudy.models.build import build
+from raystudy.study.spec import configure
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and a JSON-like state as one file, replacing an older one in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(copies, partial, metadata={"state": json.dumps(state)})
+    partial.replace(path)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote; DataError when the file is not such a checkpoint."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["state"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a checkpoint that raystudy wrote ({error})") from None
+
+
+def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The network's and the optimiser's tensors under one flat set of names."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()})
+    return tensors
+
+
+def restore_training(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put `training_tensors` back."""
+    network.load_state_dict(
+        {name.removeprefix("network/"): tensor for name, tensor in tensors.items() if name.startswith("network/")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a ``best.safetensors``, in evaluation mode, and the state saved with it."""
+    tensors, state = load(path, device)
+    model, training = configure(state["config"])
+    network = build(model, state["window_length"], state["max_protein"], training.attention)
+    network.load_state_dict(tensors)
+    return network.to(device).eval(), state

@@ -1,0 +1,212 @@
+"""The one training loop, for one process or many, on CPU or GPU. It knows a Session, not Ray.
+
+Every epoch's randomness comes from (seed, epoch) alone and the learning rate from the step alone, so a run resumed
+after any epoch is the run that was never interrupted. Shapes: B batch, n genes evaluated.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from raystudy.data.batches import Floats, StudyData, shard, training_batches, training_steps
+from raystudy.data.splits import Rows
+from raystudy.errors import TrialFailed
+from raystudy.models.build import build
+from raystudy.study.space import derive_seed
+from raystudy.study.spec import ModelSpec, TrainingSpec
+from raystudy.training import checkpoint
+from raystudy.training.metrics import pearson_r2, r2
+from raystudy.training.session import Metrics, Session
+
+EVALUATION_BATCH = 256
+ADAM_BETAS = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: one configuration with one seed."""
+
+    model: ModelSpec
+    training: TrainingSpec
+    window_length: int
+    max_protein: int
+    seed: int
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The configuration as a checkpoint keeps it."""
+        return {
+            "config": {**self.model.model_dump(), **self.training.model_dump()},
+            "window_length": self.window_length,
+            "max_protein": self.max_protein,
+            "seed": self.seed,
+        }
+
+
+def train(job: Job, data: StudyData, session: Session) -> None:
+    """Train from the session folder's last checkpoint, or from the start, reporting after every epoch.
+
+    The folder then holds ``last.safetensors`` (to go on) and ``best.safetensors`` (the weights of the epoch with the
+    largest validation R2). Epochs that an earlier attempt finished are reported again; who listens knows them.
+
+    Raises TrialFailed (reason ``nan``) when the loss or a prediction stops being finite.
+    """
+    torch.manual_seed(job.seed)
+    network = build(job.model, job.window_length, job.max_protein, job.training.attention).to(session.device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), job.training.learning_rate, ADAM_BETAS, weight_decay=job.training.weight_decay
+    )
+    history = _resume(network, optimizer, session)
+    for metrics in history:
+        session.report(metrics)
+    parallel = DistributedDataParallel(network) if session.world_size > 1 else network
+    bf16 = resolve_precision(job.training.precision, session.device) == "bf16"
+    for epoch in range(len(history) + 1, job.training.epochs + 1):
+        torch.manual_seed(derive_seed(job.seed, epoch, session.rank))
+        started = time.perf_counter()
+        train_loss = _train_epoch(parallel, optimizer, job, data, session, epoch, bf16)
+        epoch_seconds = _slowest(time.perf_counter() - started, session)
+        started = time.perf_counter()
+        predicted = predict(network, data, data.split.valid, session, bf16)
+        if not (math.isfinite(train_loss) and np.isfinite(predicted).all()):
+            finite = int(np.isfinite(predicted).sum())
+            raise TrialFailed(
+                "nan",
+                f"epoch {epoch}: training loss {train_loss}, {finite} of {len(predicted)} predictions finite",
+            )
+        measured = data.labels[data.split.valid]
+        metrics = {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "valid_r2": r2(measured, predicted),
+            "valid_pearson_r2": pearson_r2(measured, predicted),
+            "epoch_seconds": epoch_seconds,
+            "eval_seconds": time.perf_counter() - started,
+            "samples_per_second": len(data.split.train) / epoch_seconds,
+            "precision": "bf16" if bf16 else "fp32",
+        }
+        history.append(metrics)
+        if session.rank == 0:
+            _save(network, optimizer, job, session, history)
+        session.report(metrics)
+
+
+def _train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    job: Job,
+    data: StudyData,
+    session: Session,
+    epoch: int,
+    bf16: bool,
+) -> float:
+    """One pass over the training genes; the mean loss over all ranks."""
+    network.train()
+    num_train, rank, world_size = len(data.split.train), session.rank, session.world_size
+    steps = training_steps(num_train, job.training.batch_size, world_size)
+    total, seen = torch.zeros((), device=session.device), 0
+    batches = training_batches(
+        data.split.train, job.training.batch_size, rank, world_size, derive_seed(job.seed, "order", epoch)
+    )
+    for step, (rows, num_together) in enumerate(batches, start=(epoch - 1) * steps):
+        rows = data.by_length(rows)
+        for group in optimizer.param_groups:
+            group["lr"] = job.training.learning_rate * schedule(step, steps * job.training.epochs, job.training.warmup)
+        with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
+            predicted_B = network(data.inputs(rows, session.device))
+        squared = (predicted_B.float() - data.targets(rows, session.device)).square().sum()
+        optimizer.zero_grad(set_to_none=True)
+        # DDP averages gradients over ranks; this makes that average the mean over the genes of all of them.
+        (squared * world_size / num_together).backward()
+        optimizer.step()
+        total += squared.detach()
+        seen += num_together
+    if world_size > 1:
+        dist.all_reduce(total)
+        _average_norm_statistics(network, world_size)
+    return float(total) / seen
+
+
+@torch.no_grad()
+def predict(network: nn.Module, data: StudyData, rows: Rows, session: Session, bf16: bool) -> Floats:
+    """Standardised predictions for ``rows`` in their order, float32 [n], the same on every rank."""
+    network.eval()
+    shortest_first = np.argsort(data.protein_lengths[rows], kind="stable")
+    mine = shard(shortest_first, session.rank, session.world_size)
+    predicted = torch.zeros(len(rows), device=session.device)
+    for start in range(0, len(mine), EVALUATION_BATCH):
+        places = mine[start : start + EVALUATION_BATCH]
+        with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
+            predicted_B = network(data.inputs(rows[places], session.device))
+        predicted[torch.from_numpy(places).to(session.device)] = predicted_B.float()
+    if session.world_size > 1:
+        dist.all_reduce(predicted)  # each gene is one rank's; the others hold 0 there
+    return predicted.cpu().numpy()
+
+
+def schedule(step: int, num_steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at ``step`` of ``num_steps``: a linear rise, then half a cosine down to 0."""
+    rise = max(1.0, warmup * num_steps)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, num_steps - rise)))
+
+
+def resolve_precision(asked: str, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 where the device computes in it rather than emulating it."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capable = torch.cpu.get_capabilities()
+    return "bf16" if capable.get("amx_bf16") or capable.get("avx512_bf16") else "fp32"
+
+
+def _average_norm_statistics(network: nn.Module, world_size: int) -> None:
+    """Make BatchNorm's running statistics the mean over ranks, so that every rank evaluates the same network."""
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size
+
+
+def _slowest(seconds: float, session: Session) -> float:
+    """The largest value over all ranks."""
+    if session.world_size == 1:
+        return seconds
+    largest = torch.tensor(seconds, device=session.device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return float(largest)
+
+
+def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, session: Session) -> list[Metrics]:
+    """Load the last checkpoint where there is one; the epochs it has behind it."""
+    path = session.folder / checkpoint.LAST
+    if not path.exists():
+        return []
+    tensors, state = checkpoint.load(path, session.device)
+    checkpoint.restore_training(network, optimizer, tensors)
+    history: list[Metrics] = state["history"]
+    return history
+
+
+def _save(
+    network: nn.Module, optimizer: torch.optim.Optimizer, job: Job, session: Session, history: list[Metrics]
+) -> None:
+    newest = history[-1]
+    if newest["valid_r2"] >= max(metrics["valid_r2"] for metrics in history):
+        checkpoint.save(session.folder / checkpoint.BEST, network.state_dict(), {**job.state, "metrics": newest})
+    checkpoint.save(
+        session.folder / checkpoint.LAST,
+        checkpoint.training_tensors(network, optimizer),
+        {**job.state, "history": history},
+    )

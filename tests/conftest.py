@@ -1,0 +1,135 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raystudy.tracking.records import Records, TrialRecord, TrialState
+
+ENDS = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED)
+
+
+def make_trial(trial_id: str, number: int = 0) -> TrialRecord:
+    config = {
+        "latent_dim": 2 ** (3 + number % 5),
+        "encoder": ("onehot", "embedding")[number % 2],
+        "half_life": ("concat", "mlp")[number // 2 % 2],
+        "batch_size": 64,
+        "learning_rate": 0.001 * (1 + number),
+    }
+    origin = "seeded" if number < 2 else "sampled"
+    return TrialRecord(trial_id, config, f"hash{number}", 100_000 + 1000 * number, 7 + number, origin)
+
+
+def write_epoch(records: Records, trial_id: str, epoch: int, valid_r2: float) -> None:
+    measured = {"train_loss": 1 / epoch, "valid_r2": valid_r2, "valid_pearson_r2": valid_r2 + 0.01}
+    times = {"epoch_seconds": 2.0 + epoch, "eval_seconds": 0.5, "samples_per_second": 900.0}
+    records.trial_epoch(trial_id, {"epoch": epoch, **measured, **times})
+
+
+def write_predictions(records: Records, identity: str, noise: float) -> dict[str, float]:
+    """Predictions of 60 genes, a third in each part; returns the scores of the test genes."""
+    random = np.random.default_rng(len(identity))
+    measured = np.random.default_rng(0).normal(size=60)
+    predicted = measured + noise * random.normal(size=60)
+    parts = ["train"] * 20 + ["valid"] * 20 + ["test"] * 20
+    genes = [f"Y{number:03d}W" for number in range(60)]
+    path = records.folder / "predictions" / f"{identity}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"gene_id": genes, "part": parts, "predicted": predicted, "measured": measured}
+    pq.write_table(pa.table(columns), path)
+    error, total = (predicted - measured)[40:], measured[40:] - measured[40:].mean()
+    test_r2 = float(1 - error @ error / (total @ total))
+    return {"test_r2": test_r2, "test_pearson_r2": test_r2 + 0.01, "test_spearman": 0.6, "num_genes": 20}
+
+
+def write_study(
+    folder: Path,
+    num_trials: int = 5,
+    opened: bool = True,
+    ridge_noise: float = 0.8,
+    finalist_r2: float = 0.45,
+) -> Records:
+    """A study folder as the driver leaves it: trials in every state, a finalist, a baseline, the test opened."""
+    records = Records(folder)
+    split = {
+        "hash": "s1",
+        "by": "block",
+        "train": 20,
+        "valid": 20,
+        "test": 20,
+        "dropped": 4,
+        "max_identity": 0.29,
+    }
+    made = {
+        "raystudy": "0.1.0",
+        "git": {"commit": "abc", "dirty": False},
+        "packages": {"ray": "2.60.0"},
+        "gpus": [],
+    }
+    records.append(
+        "session_started",
+        spec_hash="h1",
+        data={"hash": "d1", "num_genes": 64, "source": "synthetic"},
+        split=split,
+        provenance=made,
+        workers=1,
+        cpus=2,
+    )
+    (folder / "spec.json").write_text('{"hash": "h1", "spec": {"name": "fake", "target": "protein"}}')
+    records.append(
+        "dimension",
+        representation="kmers",
+        estimates={"two_nn": 12.0, "mle": 14.0},
+        consensus=13.0,
+        mean=13.0,
+        interval=[11.0, 17.0],
+        refused={"lpca": "needs more windows than dimensions"},
+        seconds={"two_nn": 0.1, "mle": 0.2},
+        others={},
+        seeded={"widths": [8, 16], "clamped": [], "provenance": "kmers"},
+    )
+    for number in range(num_trials):
+        trial_id, state = f"t{number:04d}", ENDS[number % len(ENDS)]
+        records.trial_started(make_trial(trial_id, number))
+        for epoch in range(1, 4):
+            value = float("nan") if state is TrialState.FAILED else 0.1 * epoch + 0.01 * number
+            write_epoch(records, trial_id, epoch, value)
+        reason = "non-finite loss <nan>" if state is TrialState.FAILED else None
+        records.trial_ended(trial_id, state, reason)
+    records.append("search_finished", reason="trials", trials=num_trials)
+    records.append("baseline", name="ridge", valid_r2=0.30, valid_pearson_r2=0.31, seconds=1.0)
+    if opened:
+        _finish(records, ridge_noise, finalist_r2)
+    return records
+
+
+def _finish(records: Records, ridge_noise: float, finalist_r2: float) -> None:
+    records.trial_started(make_trial("t0001-r0", 1))
+    for epoch in range(1, 4):
+        write_epoch(records, "t0001-r0", epoch, finalist_r2 - 0.1 * (3 - epoch))
+    records.trial_ended("t0001-r0", TrialState.COMPLETE)
+    checkpoint = records.trial_folder("t0001-r0") / "best"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    ours = write_predictions(records, "t0001-r0", noise=0.5)
+    ridge = write_predictions(records, "ridge", noise=ridge_noise)
+    records.append("test_opened", scores={"t0001-r0": ours, "ridge": ridge})
+    records.append("study_finished", seconds=12.0)
+
+
+@pytest.fixture
+def fake_study(tmp_path: Path) -> Callable[..., Records]:
+    """Makes a study folder ``studies/fake`` under the test's own folder; see write_study for its options."""
+
+    def make(**options: object) -> Records:
+        return write_study(tmp_path / "studies" / "fake", **options)  # type: ignore[arg-type]
+
+    return make
