@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raystudy.data.sources import prepare
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 ENDS = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED)
@@ -127,9 +128,15 @@ def _finish(records: Records, ridge_noise: float, finalist_r2: float) -> None:
 
 @pytest.fixture
 def fake_study(tmp_path: Path) -> Callable[..., Records]:
-    """Makes a study folder ``studies/fake`` under the test's own folder; see write_study for its options."""
+    """Makes a study folder ``studies/NAME`` under the test's own folder; see write_study for the options."""
 
-    def make(**options: object) -> Records:
-        return write_study(tmp_path / "studies" / "fake", **options)  # type: ignore[arg-type]
+    def make(name: str = "fake", **options: object) -> Records:
+        return write_study(tmp_path / "studies" / name, **options)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def synthetic_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared synthetic table: 120 genes on 4 chromosomes, window [-600, +300), targets mrna and protein."""
+    return prepare("synthetic", tmp_path_factory.mktemp("data") / "synthetic", num_genes=120, num_chromosomes=4).folder

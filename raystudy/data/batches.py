@@ -86,7 +86,9 @@ class StudyData:
     residue_offsets: npt.NDArray[np.int64]
     protein_lengths: npt.NDArray[np.int64]
     """Residues that are read of each protein: its length, or ``max_protein``."""
+    raw_half_life_NH: Floats
     half_life_NH: Floats
+    """Standardised; missing ones 0."""
     labels: Floats
     """Standardised; NaN outside train and valid."""
     label_scale: LabelScale
@@ -104,6 +106,7 @@ class StudyData:
             residues=genes.protein_tokens,
             residue_offsets=genes.protein_offsets,
             protein_lengths=np.minimum(np.diff(genes.protein_offsets), spec.max_protein),
+            raw_half_life_NH=genes.features,
             half_life_NH=standardise(genes.features, split.train),
             labels=((labels - scale.mean) / scale.std).astype(np.float32),
             label_scale=scale,

@@ -63,9 +63,7 @@ def tokenize_protein(text: str, name: str = "the sequence") -> Tokens:
 
     ``name`` (usually the gene) is what the message calls it. Raises DataError on any other symbol.
     """
-    return _tokenize(
-        text, _PROTEIN, "protein", "the 20 amino acids, U, X and the ambiguity codes B, Z, J, O", name
-    )
+    return _tokenize(text, _PROTEIN, "protein", "the 20 amino acids, U, X and the ambiguity codes B, Z, J, O", name)
 
 
 def _tokenize(text: str, table: Tokens, kind: str, rule: str, name: str) -> Tokens:
@@ -121,9 +119,7 @@ def half_life_features(
         "utr5_gc": _gc(utr5),
         "cds_gc": _gc(cds),
         "utr3_gc": _gc(utr3),
-        "junction_density": np.nan
-        if num_junctions is None or not len(cds)
-        else 1000 * num_junctions / len(cds),
+        "junction_density": np.nan if num_junctions is None or not len(cds) else 1000 * num_junctions / len(cds),
     }
     return np.array([values[name] for name in FEATURES], dtype=np.float32)
 

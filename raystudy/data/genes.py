@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +52,8 @@ class GeneTable:
     ``starts`` and ``ends`` are 1-based and inclusive; ``windows`` uint8 [n, length] are DNA tokens in the
     gene's own direction, with the TSS or CDS start at index ``anchor``; ``cds`` is spliced and ends with the
     stop codon; ``features`` float32 [n, 8] are in the order of ``FEATURES``, NaN where missing;
-    ``source_digests`` is file name -> sha256; ``notes`` is what else is worth knowing (what was left out, a noise
-    ceiling), as JSON values.
+    ``source_digests`` is file name -> sha256; ``notes`` is what else is worth knowing (what was left out, a
+    noise ceiling), as JSON values.
     """
 
     source: str
@@ -80,14 +79,16 @@ def write_genes(table: GeneTable, out: Path) -> Path:
 
     Files appear whole or not at all: they are written into a temporary folder beside ``out`` and renamed, and
     ``genes.parquet``, without which nothing opens the folder, comes last. Other files in ``out`` stay.
-    Raises DataError when the table's parts do not fit together or a sequence holds an unknown symbol.
+    Raises DataError when the table's parts do not fit together, a sequence holds an unknown symbol, or the
+    folder cannot be written.
     """
     tokens, offsets = _checked_protein_tokens(table)
     columns = _columns(table)
     metadata = _metadata(table, columns, _digest(tokens, offsets))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    home = out.resolve()
+    staging = home.parent / f".{home.name}-{uuid.uuid4().hex}"
     try:
+        staging.mkdir(parents=True)
         windows = _fixed_size_lists(table.windows)
         proteins = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(tokens))
         _write_feather(pa.table({"window": windows}), staging / WINDOWS)
@@ -95,7 +96,12 @@ def write_genes(table: GeneTable, out: Path) -> Path:
         arrow = pa.table({name: _arrow(values) for name, values in columns.items()} | {"window": windows})
         arrow = arrow.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
         pq.write_table(arrow, staging / TABLE, compression="zstd", row_group_size=_ROW_GROUP)
-        _move_into(staging, out)
+        _move_into(staging, home)
+    except OSError as error:
+        raise DataError(
+            f"The gene table could not be written to {str(out)!r}: {error}. "
+            f"Make room there, or choose another folder; nothing half-written was left."
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return out
@@ -131,9 +137,7 @@ class Genes:
         self.num_genes = len(self.gene_ids)
 
         windows = _map_feather(folder / WINDOWS).column("window").combine_chunks()
-        self._windows: NDArray[np.uint8] = (
-            windows.flatten().to_numpy().reshape(self.num_genes, self.window_length)
-        )
+        self._windows: NDArray[np.uint8] = windows.flatten().to_numpy().reshape(self.num_genes, self.window_length)
         self._verify("window", self._windows)
         proteins = _map_feather(folder / PROTEINS).column("protein").combine_chunks()
         self.protein_tokens: NDArray[np.uint8] = proteins.values.to_numpy()
@@ -247,19 +251,13 @@ def _columns(table: GeneTable) -> dict[str, NDArray[Any] | list[str]]:
 def _checked_protein_tokens(table: GeneTable) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     num_genes = len(table.gene_ids)
     if num_genes == 0:
-        raise DataError(
-            f"The source {table.source!r} has no genes left to write. Check what it was made from."
-        )
+        raise DataError(f"The source {table.source!r} has no genes left to write. Check what it was made from.")
     for name, values in _columns(table).items():
         if len(values) != num_genes:
-            raise DataError(
-                f"{table.source!r}: the column {name!r} has {len(values)} values for {num_genes} genes."
-            )
+            raise DataError(f"{table.source!r}: the column {name!r} has {len(values)} values for {num_genes} genes.")
     if len(set(table.gene_ids)) < num_genes:
         twice = next(gene for gene in table.gene_ids if list(table.gene_ids).count(gene) > 1)
-        raise DataError(
-            f"{table.source!r}: the gene id {twice!r} occurs more than once. Gene ids must be unique."
-        )
+        raise DataError(f"{table.source!r}: the gene id {twice!r} occurs more than once. Gene ids must be unique.")
     if table.windows.shape[0] != num_genes or table.windows.dtype != np.uint8:
         raise DataError(
             f"{table.source!r}: windows must be uint8 [{num_genes}, length], "
@@ -319,11 +317,7 @@ def _digest(*parts: NDArray[Any] | Sequence[str]) -> str:
 
 def _arrow(values: NDArray[Any] | list[str]) -> pa.Array:
     # from_pandas: a missing number is null on disk, which every tool understands, and NaN again when read.
-    return (
-        pa.array(values, type=pa.large_string())
-        if isinstance(values, list)
-        else pa.array(values, from_pandas=True)
-    )
+    return pa.array(values, type=pa.large_string()) if isinstance(values, list) else pa.array(values, from_pandas=True)
 
 
 def _fixed_size_lists(windows: NDArray[np.uint8]) -> pa.Array:
@@ -342,15 +336,8 @@ def _map_feather(path: Path) -> pa.Table:
 
 def _move_into(staging: Path, out: Path) -> None:
     if not out.exists():
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         staging.rename(out)
         return
     (out / TABLE).unlink(missing_ok=True)
     for name in (WINDOWS, PROTEINS, TABLE):
         (staging / name).replace(out / name)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -1,7 +1,7 @@
 """Which proteins are similar: families of homologs, and the largest similarity across two groups.
 
-Two proteins are as similar as the share of the shorter one's distinct k-mers that the other has too. No alignment
-is needed: k=6 and 30 % find the homologs that let a random split leak, in seconds for a whole proteome.
+Two proteins are as similar as the share of the shorter one's distinct k-mers that the other has too. No
+alignment is needed: k=6 and 30 % find the homologs that let a random split leak, in seconds for a proteome.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from raystudy.data.encode import PROTEIN_SYMBOLS, PROTEIN_UNKNOWN
 
-_BLOCK_PAIRS = (
-    5_000_000  # of proteins that share a k-mer; bounds the memory of one block of the product (100 MB)
-)
+_BLOCK_PAIRS = 5_000_000  # of proteins that share a k-mer; bounds the memory of one block of the product (100 MB)
 
 
 def families(
@@ -29,8 +27,8 @@ def families(
 ) -> NDArray[np.int64]:
     """Family of each protein, int64 [n], numbered by first appearance: connected components of similar pairs.
 
-    A pair is similar when it shares at least ``min_shared`` of the shorter one's distinct k-mers; k-mers with an X
-    do not count, and a protein without any k-mer is a family of its own.
+    A pair is similar when it shares at least ``min_shared`` of the shorter one's distinct k-mers; k-mers with
+    an X do not count, and a protein without any k-mer is a family of its own.
     """
     kmers = _distinct_kmers(protein_tokens, protein_offsets, k)
     everyone = np.arange(len(protein_offsets) - 1)
@@ -39,9 +37,7 @@ def families(
         for left, right, fraction in kmers.similar_pairs(everyone, everyone)
     ]
     rows, columns = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    graph = sparse.coo_array(
-        (np.ones(len(rows), dtype=np.bool_), (rows, columns)), shape=2 * (len(everyone),)
-    )
+    graph = sparse.coo_array((np.ones(len(rows), dtype=np.bool_), (rows, columns)), shape=2 * (len(everyone),))
     _, component = connected_components(graph, directed=False)
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raystudy.dimension.pairs import Floats, PairDistances, Refused, correlation_dimension, measure_pairs
+from raystudy.dimension.pairs import Floats, PairDistances, RefusalError, correlation_dimension, measure_pairs
 
 MIN_POINTS = 50
 MAX_TIED_FRACTION = 0.1  # Gaussian clouds rounded onto a grid keep their estimates within 10 % up to here
@@ -29,8 +29,8 @@ class DimensionEstimate:
 
     ``consensus`` is the median and ``mean`` the mean of ``estimates``; ``interval`` spans the estimators
     (10th to 90th percentile) and the bootstrap of the consensus (likewise). All three are None where
-    everything was refused. ``refused`` is estimator -> reason. ``seconds`` also has ``distances``, which three
-    of the estimators share, and ``bootstrap``. ``num_points`` are distinct; ``num_duplicates`` were dropped.
+    everything was refused. ``refused`` is estimator -> reason. ``seconds`` also has ``distances``, shared by
+    three estimators, and ``bootstrap``. ``num_points`` are distinct; ``num_duplicates`` were dropped.
     """
 
     representation: str
@@ -70,9 +70,7 @@ def estimate(
     points = np.asarray(points)
     if not np.isfinite(points).all():
         num_bad = np.count_nonzero(~np.isfinite(points).all(axis=1))
-        return _all_refused(
-            representation, f"{num_bad} of {len(points)} points have values that are not finite", 0, 0
-        )
+        return _all_refused(representation, f"{num_bad} of {len(points)} points have values that are not finite", 0, 0)
     distinct = _distinct(points)
     num_duplicates = len(points) - len(distinct)
     if len(distinct) < MIN_POINTS:
@@ -128,7 +126,7 @@ def _measure(points: NDArray[Any], names: Iterable[str], max_points: int, rng: n
             # A lattice makes logarithms of 1 and divisions by them; what comes of that is refused.
             with np.errstate(divide="ignore", invalid="ignore"):
                 found.estimates[name] = _trusted(ESTIMATORS[name](pairs, points), pairs)
-        except Refused as refusal:
+        except RefusalError as refusal:
             found.refused[name] = str(refusal)
         found.seconds[name] = perf_counter() - started
     return found
@@ -136,11 +134,11 @@ def _measure(points: NDArray[Any], names: Iterable[str], max_points: int, rng: n
 
 def _trusted(value: float, pairs: PairDistances) -> float:
     if not math.isfinite(value):
-        raise Refused("no finite value came out")
+        raise RefusalError("no finite value came out")
     if value <= 1:
-        raise Refused(f"{value:.2f} is not above 1: a line or less, or points that lie in tight clumps")
+        raise RefusalError(f"{value:.2f} is not above 1: a line or less, or points that lie in tight clumps")
     if pairs.tied_fraction > MAX_TIED_FRACTION:
-        raise Refused(
+        raise RefusalError(
             f"{value:.1f} is not to be trusted: for {pairs.tied_fraction:.0%} of the points the two nearest "
             f"others are exactly equally far (at most {MAX_TIED_FRACTION:.0%} may be): they sit on a lattice"
         )
@@ -168,7 +166,7 @@ def _apart(neighbors: Floats) -> Floats:
     """The rows without a neighbour at distance 0; distinct points have one when rounding merges them."""
     apart = neighbors[neighbors[:, 0] > 0]
     if len(apart) < MIN_POINTS:
-        raise Refused(f"only {len(apart)} of {len(neighbors)} points are measurably apart from all others")
+        raise RefusalError(f"only {len(apart)} of {len(neighbors)} points are measurably apart from all others")
     return apart
 
 
@@ -180,7 +178,7 @@ def _lpca(pairs: PairDistances, points: NDArray[Any]) -> float:
     spectrum = np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred)[::-1]
     num_directions = int(lPCA(fit_explained_variance=True).fit(np.append(spectrum, 0.0)).dimension_)
     if num_directions > len(points) / 2:
-        raise Refused(f"{num_directions} directions in {len(points)} points: too few points to tell")
+        raise RefusalError(f"{num_directions} directions in {len(points)} points: too few points to tell")
     return float(num_directions)
 
 

@@ -25,7 +25,7 @@ _NUM_BINS = 2 ** (31 - _SHIFT)
 _TIE = 1e-6
 
 
-class Refused(Exception):
+class RefusalError(Exception):
     """An estimator's reason for not answering; it never leaves this room."""
 
 
@@ -103,14 +103,14 @@ def correlation_dimension(pairs: PairDistances) -> float:
 
     Scaling region: from C = 1/n, where a point has one neighbour on average, up to C = 0.01, or 10/n where
     that is more, before the cloud's edges bend the curve. Least squares over 24 equal steps of log C.
-    Raises Refused when the region holds fewer than ``MIN_RADII`` different distances (a lattice), or when the
+    Raises RefusalError when the region holds fewer than ``MIN_RADII`` different distances (a lattice), or when the
     slopes of its two halves differ by more than a factor of ``MAX_SLOPE_RATIO`` (nothing scales there).
     """
     num_points = len(pairs.neighbors)
     low, high = 1 / num_points, min(max(0.01, 10 / num_points), 0.5)
     num_radii = np.count_nonzero((pairs.fractions >= low) & (pairs.fractions <= high))
     if num_radii < MIN_RADII:
-        raise Refused(
+        raise RefusalError(
             f"only {num_radii} different distances lie in the scaling region ({low:.1g} <= C <= {high:.1g}), "
             f"fewer than {MIN_RADII}: the points sit on a lattice"
         )
@@ -118,7 +118,7 @@ def correlation_dimension(pairs: PairDistances) -> float:
     log_r = np.interp(log_c, np.log(pairs.fractions), np.log(pairs.radii))
     lower, upper = _slope(log_r[:12], log_c[:12]), _slope(log_r[12:], log_c[12:])
     if not 1 / MAX_SLOPE_RATIO <= lower / upper <= MAX_SLOPE_RATIO:
-        raise Refused(
+        raise RefusalError(
             f"no scaling: the slope goes from {lower:.1f} to {upper:.1f} within the region "
             f"({low:.1g} <= C <= {high:.1g}), more than a factor of {MAX_SLOPE_RATIO:g}"
         )

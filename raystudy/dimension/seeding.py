@@ -39,9 +39,7 @@ def seed_widths(estimate: DimensionEstimate, low: int, high: int) -> SeededWidth
     whatever was measured, so nothing about the measurement has to be chosen to arrive at it.
     Raises SpecError when [low, high] holds no power of two.
     """
-    exponents = (
-        range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1) if 1 <= low <= high else range(0)
-    )
+    exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1) if 1 <= low <= high else range(0)
     if not exponents:
         raise SpecError(
             f"`1 <= low <= high` with a power of two between them must hold for a width seeded from the "

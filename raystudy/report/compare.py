@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -101,7 +102,9 @@ def r2_difference(
     total = counts @ centred**2 - (counts @ centred) ** 2 / num_genes
     varied = total > 0  # a resample of a few genes may hold one of them only
     difference = (squared_error(theirs) - squared_error(ours))[varied] / total[varied]
-    low, high = np.quantile(difference, [0.025, 0.975]) if varied.any() else (np.nan, np.nan)
+    if not varied.any():
+        return -math.inf, math.inf
+    low, high = np.quantile(difference, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -156,13 +156,15 @@ def predicted_measured(record: StudyRecord) -> str | None:
 def dimension_evidence(record: StudyRecord) -> str | None:
     """Each estimate of the intrinsic dimension, their median and interval, and the widths seeded from them."""
     found = record.last("dimension")
-    if found is None or not found["estimates"]:
+    known = {name: value for name, value in found["estimates"].items() if value} if found else {}
+    if found is None or not known:
         return None
-    estimates = sorted(found["estimates"].items(), key=lambda item: item[1])
+    estimates = sorted(known.items(), key=lambda item: item[1])
     widths = (found.get("seeded") or {}).get("widths", [])
 
     def draw(axes: Axes) -> None:
-        axes.axvspan(*found["interval"], color=BLUE, alpha=0.12, lw=0, label="interval")
+        if found["interval"]:
+            axes.axvspan(*found["interval"], color=BLUE, alpha=0.12, lw=0, label="interval")
         axes.axvline(found["consensus"], color=BLUE, label="median")
         values = [value for _, value in estimates]
         axes.plot(values, range(len(values)), "o", color=INK, label="estimate")

@@ -41,6 +41,7 @@ def write_page(record: StudyRecord) -> Path:
 
 def _context(record: StudyRecord, path: Path) -> JsonObject:
     session = record.last("session_started") or {}
+    git = (session.get("provenance") or {}).get("git") or {}
     rows = result_rows(record)
     drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
     dimension = record.last("dimension")
@@ -69,7 +70,8 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
             **{key: session[key] for key in ("workers", "cpus", "gpus") if key in session},
             "stopped because of": (record.last("search_finished") or {}).get("reason", "not stopped yet"),
         },
-        "commit": ((session.get("provenance") or {}).get("git") or {}).get("commit"),
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
         "spec": _spec_text(record),
     }
 

@@ -256,8 +256,10 @@ def flat(nested: JsonObject, prefix: str = "") -> dict[str, str]:
 
 
 def _client(uri: str) -> Any:
-    # MLflow reads these while it is imported. Its own patience is minutes, in which no trial would be told.
+    # MLflow reads these while it is imported. Its own patience is minutes, in which the driver would stand still,
+    # and with a server it prints the address of each run, which would spoil `--json`.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow

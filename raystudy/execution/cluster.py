@@ -1,0 +1,77 @@
+"""A Ray to run on: the cluster this process belongs to, or one of its own on the loopback interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raystudy.errors import Infeasible
+from raystudy.study.spec import ResourcesSpec
+
+OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; nothing large goes through Ray
+WORKER_ENVIRONMENT = {
+    # Large activations are freed and taken again in every step; without this glibc gives them back to the kernel
+    # each time and half the elementwise work is page faults.
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(2**31),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for a poll: 1 s of it each epoch by default
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must exit 130 and say how to go on
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def ray_cluster() -> Iterator[dict[str, float]]:
+    """Connect to ``RAY_ADDRESS`` where it is set, else start a local Ray; yields what it has (CPU, GPU, ...)."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    already_connected = ray.is_initialized()
+    if not already_connected:
+        local = {} if "RAY_ADDRESS" in os.environ else _local_options()
+        ray.init(
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **local,
+        )
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if not already_connected:
+            ray.shutdown()
+
+
+def _local_options() -> dict[str, object]:
+    """The dashboard stays on: Train frees the placement group of a stopped trial through it."""
+    return {
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "_node_ip_address": "127.0.0.1",
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+
+
+def concurrent_trials(resources: ResourcesSpec, capacity: dict[str, float]) -> int:
+    """How many trials fit at once; Infeasible, naming what is missing, when not one does."""
+    asked = {
+        "CPU": float(resources.workers * resources.cpus_per_worker),
+        "GPU": float(resources.workers * resources.gpus_per_worker),
+    }
+    for name, amount in asked.items():
+        if amount > capacity.get(name, 0):
+            raise Infeasible(
+                f"one trial needs {amount:g} {name} ({resources.workers} workers), but the cluster has "
+                f"{capacity.get(name, 0):g} {name}; lower `resources` in the study file or start more nodes"
+            )
+    return min(int(capacity[name] // amount) for name, amount in asked.items() if amount)

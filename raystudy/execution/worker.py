@@ -1,0 +1,85 @@
+"""A finalist on Ray Train: the same loop on every worker that fits, then predictions from its best epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from raystudy.errors import TrialFailed
+from raystudy.execution.task import Task
+from raystudy.study.spec import ResourcesSpec
+from raystudy.training import checkpoint
+from raystudy.training.loop import predict, resolve_precision, train
+from raystudy.training.session import Metrics
+
+PREDICTIONS = "predictions.safetensors"
+
+
+class TrainSession:
+    """One of several workers that report to Ray Train."""
+
+    def __init__(self, folder: Path) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = get_device()
+        self.folder = folder
+
+    def report(self, metrics: Metrics) -> None:
+        ray.train.report(metrics)
+
+
+def run_worker(config: dict[str, Any]) -> None:
+    """Train one finalist as one of its workers; rank 0 writes its predictions for every gene beside its weights."""
+    task = Task(**config)
+    session, data = TrainSession(Path(task.folder)), task.data()
+    train(task.job(), data, session)
+    network, state = checkpoint.load_network(session.folder / checkpoint.BEST, session.device)
+    bf16 = resolve_precision(state["config"]["precision"], session.device) == "bf16"
+    everyone = np.arange(len(data.protein_lengths))
+    predicted = data.label_scale.to_unit(predict(network, data, everyone, session, bf16))
+    if session.rank == 0:
+        checkpoint.save(session.folder / PREDICTIONS, {"predicted": torch.from_numpy(predicted)}, {})
+
+
+def finalist_workers(resources: ResourcesSpec, capacity: dict[str, float], global_batch: int) -> int:
+    """The most workers that the cluster has room for and that share the winner's global batch evenly."""
+    fit = int(capacity.get("CPU", 0) // resources.cpus_per_worker)
+    if resources.gpus_per_worker:
+        fit = min(fit, int(capacity.get("GPU", 0) // resources.gpus_per_worker))
+    return next(workers for workers in range(max(fit, 1), 0, -1) if global_batch % workers == 0)
+
+
+def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, storage: Path) -> list[Metrics]:
+    """Train on ``num_workers`` workers, going on from the last checkpoint; the metrics of every epoch.
+
+    Raises TrialFailed when training fails, with Ray's reason.
+    """
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config=task.as_json(),
+        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={"CPU": resources.cpus_per_worker}
+            | ({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=task.trial_id,
+            storage_path=str(storage.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrialFailed("crash", f"finalist {task.trial_id}: {error}") from error
+    _, state = checkpoint.load(Path(task.folder) / checkpoint.LAST)
+    history: list[Metrics] = state["history"]
+    return history
