@@ -7,9 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from raystudy.errors import Infeasible
-from raystudy.study.spec import ResourcesSpec
-
 OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; nothing large goes through Ray
 WORKER_ENVIRONMENT = {
     # Large activations are freed and taken again in every step; without this glibc gives them back to the kernel
@@ -60,18 +57,3 @@ def _local_options() -> dict[str, object]:
         "_node_ip_address": "127.0.0.1",
         "object_store_memory": OBJECT_STORE_BYTES,
     }
-
-
-def concurrent_trials(resources: ResourcesSpec, capacity: dict[str, float]) -> int:
-    """How many trials fit at once; Infeasible, naming what is missing, when not one does."""
-    asked = {
-        "CPU": float(resources.workers * resources.cpus_per_worker),
-        "GPU": float(resources.workers * resources.gpus_per_worker),
-    }
-    for name, amount in asked.items():
-        if amount > capacity.get(name, 0):
-            raise Infeasible(
-                f"one trial needs {amount:g} {name} ({resources.workers} workers), but the cluster has "
-                f"{capacity.get(name, 0):g} {name}; lower `resources` in the study file or start more nodes"
-            )
-    return min(int(capacity[name] // amount) for name, amount in asked.items() if amount)

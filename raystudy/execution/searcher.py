@@ -18,7 +18,7 @@ Config = dict[str, Any]
 
 
 class _NotPickled:
-    """Tune pickles its searcher and scheduler for a restore that raystudy does not use: Optuna's storage is the truth."""
+    """Tune pickles these for a restore that raystudy does not use: Optuna's storage is the truth."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -60,8 +60,6 @@ class Task:
 
 
 @lru_cache(maxsize=1)
-def _load(
-    data_folder: str, split_path: str, window_bp: tuple[int, int], max_protein: int, target: str
-) -> StudyData:
+def _load(data_folder: str, split_path: str, window_bp: tuple[int, int], max_protein: int, target: str) -> StudyData:
     spec = DataSpec(path=Path(data_folder), window_bp=window_bp, max_protein=max_protein)
     return StudyData.load(Path(data_folder), Path(split_path), spec, target)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ray import tune
 
-from raystudy.execution.cluster import concurrent_trials
+from raystudy.execution.capacity import concurrent_trials
 from raystudy.execution.searcher import LostAttempts, PolicyScheduler, PolicySearcher
 from raystudy.execution.task import Task
 from raystudy.execution.trial import run_trial
@@ -20,7 +20,7 @@ WORKER_LOSSES = 2
 def search(
     spec: StudySpec, records: Records, policy: SearchPolicy, data_folder: Path, capacity: dict[str, float]
 ) -> None:
-    """Run the policy's proposals until it has none left. Tune's own files go under ``ray/`` and are never read again."""
+    """Run the policy's proposals until it has none left. Tune's own files, under ``ray/``, are not read again."""
     resources = spec.resources
     per_trial = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     session = len(records.read().every("session_started"))

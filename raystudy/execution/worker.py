@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -47,14 +48,6 @@ def run_worker(config: dict[str, Any]) -> None:
         checkpoint.save(session.folder / PREDICTIONS, {"predicted": torch.from_numpy(predicted)}, {})
 
 
-def finalist_workers(resources: ResourcesSpec, capacity: dict[str, float], global_batch: int) -> int:
-    """The most workers that the cluster has room for and that share the winner's global batch evenly."""
-    fit = int(capacity.get("CPU", 0) // resources.cpus_per_worker)
-    if resources.gpus_per_worker:
-        fit = min(fit, int(capacity.get("GPU", 0) // resources.gpus_per_worker))
-    return next(workers for workers in range(max(fit, 1), 0, -1) if global_batch % workers == 0)
-
-
 def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, storage: Path) -> list[Metrics]:
     """Train on ``num_workers`` workers, going on from the last checkpoint; the metrics of every epoch.
 
@@ -83,3 +76,9 @@ def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, stora
     _, state = checkpoint.load(Path(task.folder) / checkpoint.LAST)
     history: list[Metrics] = state["history"]
     return history
+
+
+def finalist_predictions(task: Task) -> npt.NDArray[np.float32]:
+    """What `run_worker` predicted for every gene, in the label's own unit, [num_genes]."""
+    tensors, _ = checkpoint.load(Path(task.folder) / PREDICTIONS)
+    return tensors["predicted"].numpy()

@@ -29,6 +29,10 @@ _TOLD = {
     TrialState.INFEASIBLE: OptunaState.FAIL,
 }
 
+FINALIST_START_SECONDS = 45.0
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its log lines would interrupt our progress display
+
 Listener = Callable[[TrialRecord], None]
 """Told of a trial whenever its record grew."""
 
@@ -42,16 +46,17 @@ class Origin:
     provenance: dict[str, Any] | None = None
 
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear a progress display apart
+
+
 class SearchPolicy:
     """One study's search. Every method is called from one thread, the driver's."""
 
-    def __init__(
-        self, spec: StudySpec, records: Records, deadline: float, listeners: Sequence[Listener] = ()
-    ) -> None:
-        """``deadline`` is the time (seconds since the epoch) after which no trial starts or goes on."""
+    def __init__(self, spec: StudySpec, records: Records, ends: float, listeners: Sequence[Listener] = ()) -> None:
+        """``ends`` is the time (seconds since the epoch) at which the whole study is to have ended."""
         self.spec = spec
         self.records = records
-        self.deadline = deadline
+        self._ends = ends
         self._listeners = listeners
         known = records.read().trials
         self._trials = {trial.id: trial for trial in known}
@@ -84,7 +89,7 @@ class SearchPolicy:
 
     def ask(self) -> TrialRecord | None:
         """The next trial to run, its new attempt already on record; None when the search is to end."""
-        if time.time() >= self.deadline:
+        if self.out_of_time:
             return None
         if self._unfinished:
             trial = self._trials[self._unfinished.pop(0)]
@@ -106,13 +111,13 @@ class SearchPolicy:
                 self._storage.set_trial_intermediate_value(
                     self._storage_id(trial_id), metrics["epoch"], metrics["valid_r2"]
                 )
-        if time.time() >= self.deadline:
+        if self.out_of_time:
             self.end(trial_id, TrialState.PRUNED, "budget")
             return True
-        if known.arm is None and metrics["epoch"] < known.config["epochs"]:
-            if self._pruner.prune(self._study, self._storage.get_trial(self._storage_id(trial_id))):
-                self.end(trial_id, TrialState.PRUNED, self.spec.pruner)
-                return True
+        may_prune = known.arm is None and metrics["epoch"] < known.config["epochs"]
+        if may_prune and self._pruner.prune(self._study, self._storage.get_trial(self._storage_id(trial_id))):
+            self.end(trial_id, TrialState.PRUNED, self.spec.pruner)
+            return True
         return False
 
     def end(self, trial_id: str, state: TrialState, reason: str | None = None) -> None:
@@ -140,7 +145,11 @@ class SearchPolicy:
 
     @property
     def out_of_time(self) -> bool:
-        return time.time() >= self.deadline
+        """Is what is left of the study needed for retraining the finalists? Then no trial starts or goes on."""
+        epochs = [epoch for trial in self._trials.values() for epoch in trial.epochs]
+        slowest = max((epoch["epoch_seconds"] + epoch["eval_seconds"] for epoch in epochs), default=0.0)
+        one = FINALIST_START_SECONDS + self.spec.training.epochs * slowest
+        return time.time() >= self._ends - self.spec.finalists * one
 
     def _propose(self) -> TrialRecord:
         asked = self._study.ask()

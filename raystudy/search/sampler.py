@@ -29,7 +29,8 @@ def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:
     """Ask Optuna for one value. A power of two is searched by its exponent, under the name ``log2_<name>``."""
     match parameter:
         case Categorical(choices=choices):
-            return trial.suggest_categorical(name, choices)
+            chosen: Value = trial.suggest_categorical(name, choices)  # type: ignore[assignment]  # Optuna allows None
+            return chosen
         case Integer(low=low, high=high):
             return trial.suggest_int(name, low, high)
         case Uniform(low=low, high=high):

@@ -26,9 +26,7 @@ def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRec
     return sorted(scored, key=lambda trial: (-(trial.valid_r2 or 0.0), trial.id))[:count]
 
 
-def open_test(
-    genes: Genes, target: str, split: Split, predicted: Mapping[str, Floats]
-) -> dict[str, dict[str, Any]]:
+def open_test(genes: Genes, target: str, split: Split, predicted: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
     """Read the test labels and score each model's predictions (own unit, [num_genes]) on them, by name."""
     measured = genes.target(target)[split.test]
     return {

@@ -1,0 +1,229 @@
+"""The ``raystudy`` command: one thin function a verb. Logs and progress go to stderr, answers to stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from raystudy.errors import DataError, RaystudyError
+
+app = typer.Typer(
+    help="How well expression can be predicted from sequence, and which architecture does it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on stdout.")]
+StudyFile = Annotated[Path, typer.Argument(help="The study file.")]
+StudyName = Annotated[str, typer.Argument(help="The study's name, as in its file.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Prepared data to use instead of the study file's.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Run the study end to end in a minute, with tiny sizes.")]
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="Where genes come from: yeast, synthetic.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    as_json: Json = False,
+) -> None:
+    """Fetch or make a gene table and write it for training."""
+    from raystudy.data.sources import prepare as prepare_source
+
+    with err.status(f"preparing {source}"):
+        genes = prepare_source(source, out)
+    answer = {
+        "folder": str(out),
+        "source": genes.source,
+        "hash": genes.hash,
+        "num_genes": genes.num_genes,
+        "window_length": genes.window_length,
+        "anchor": genes.anchor,
+        "targets": genes.units,
+        "notes": genes.notes,
+    }
+    _answer(answer, as_json, lambda: _print_facts(answer))
+
+
+@app.command()
+def dimension(
+    data: Annotated[Path, typer.Argument(help="A folder that `raystudy prepare` wrote.")],
+    representation: Annotated[str, typer.Option(help="kmer3, kmer4, onehot or composition.")] = "kmer3",
+    window_bp: Annotated[
+        tuple[int, int] | None, typer.Option(help="Bases up and down of the anchor; all that is stored by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate the intrinsic dimension of the input."""
+    from raystudy.data.genes import Genes
+    from raystudy.dimension.seeding import dimension_of
+    from raystudy.tune import studies_folder
+
+    genes = Genes.open(data)
+    window = window_bp or (genes.anchor, genes.window_length - genes.anchor)
+    with err.status("estimating"):
+        found = dimension_of(genes, window, representation, cache_folder=studies_folder() / "cache")
+    _answer(found, as_json, lambda: _print_dimension(found))
+
+
+@app.command()
+def plan(study: StudyFile, as_json: Json = False) -> None:
+    """Say what a study would run, and whether it fits here, before anything runs."""
+    from raystudy.plan import make_plan, this_machine
+    from raystudy.study.spec import load_spec
+
+    found = make_plan(load_spec(study), this_machine())
+    _answer(found, as_json, lambda: _print_facts(found))
+
+
+@app.command()
+def tune(
+    study: Annotated[Path | None, typer.Argument(help="The study file; search_spaces/yeast.yaml by default.")] = None,
+    data: Data = None,
+    smoke: Smoke = False,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it where it was interrupted."""
+    from raystudy import tune as story
+    from raystudy.progress import Progress
+    from raystudy.study.spec import load_spec
+
+    path = study or story.DEFAULT_STUDY
+    spec = load_spec(path)
+    if smoke:
+        spec = story.smoke(spec)
+    try:
+        with Progress(err) as progress:
+            story.run_study(spec, progress, data)
+    except KeyboardInterrupt:
+        command = " ".join(["raystudy tune", str(path), *(["--data", str(data)] if data else []), *["--smoke"] * smoke])
+        err.print(f"Interrupted. Everything so far is kept; the same command goes on from there: {command}")
+        raise typer.Exit(130) from None
+    _report(spec.name, as_json)
+
+
+@app.command()
+def status(name: StudyName, as_json: Json = False) -> None:
+    """Say how far a study is."""
+    from raystudy.report.table import status_json
+
+    found = status_json(_record(name))
+    _answer(found, as_json, lambda: _print_facts(found))
+
+
+@app.command()
+def report(name: StudyName, as_json: Json = False) -> None:
+    """Show a study's results and write its page anew."""
+    _report(name, as_json)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000) -> None:
+    """Open MLflow over all studies; Ctrl-C ends it."""
+    from raystudy.tracking.mlflow import ui_command
+    from raystudy.tune import studies_folder
+
+    command = ui_command(studies_folder(), port)
+    err.print(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execvp(command[0], command)  # noqa: S606
+
+
+def _report(name: str, as_json: bool) -> None:
+    from raystudy.report.page import write_page
+    from raystudy.report.table import report_json, result_table
+    from raystudy.tracking.mlflow import MlflowMirror
+    from raystudy.tracking.records import Records
+
+    record = _record(name)
+    page = write_page(record)
+    found = report_json(record, page)
+
+    def show() -> None:
+        console = Console()
+        console.print(result_table(record, console.width))
+        console.print(found["verdict"], end="\n\n")
+        best = found["best"]
+        places = {
+            "report": page,
+            "MLflow": f"{MlflowMirror(None, Records(record.folder)).uri} (open it with `raystudy ui`)",
+            "winner's checkpoint": best and record.folder / "finalists" / best["replicate"] / "best.safetensors",
+        }
+        for what, where in places.items():
+            console.print(f"{what}: {where}", soft_wrap=True, highlight=False)
+
+    _answer(found, as_json, show)
+
+
+def _record(name: str) -> Any:
+    from raystudy.tracking.records import Records
+    from raystudy.tune import studies_folder
+
+    folder = studies_folder() / name
+    if not (folder / "study.jsonl").exists():
+        known = sorted(path.parent.name for path in studies_folder().glob("*/study.jsonl"))
+        raise DataError(
+            f"there is no study {name!r} in {studies_folder()}; there is {', '.join(known) or 'none yet'}. Run it with "
+            "`raystudy tune STUDY.yaml`, or set RAYSTUDY_HOME to the folder that holds it"
+        )
+    return Records(folder).read()
+
+
+def _answer(document: Any, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(document, allow_nan=False, default=str))
+    else:
+        show()
+
+
+def _print_facts(document: dict[str, Any], indent: str = "") -> None:
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{key}:")
+            _print_facts(value, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+def _print_dimension(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("representation", "consensus", "interval", "estimates", "refused", title="Intrinsic dimension")
+    for one in [found, *found["others"].values()]:
+        low_high = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
+        consensus = "-" if one["consensus"] is None else f"{one['consensus']:.1f}"
+        estimates = ", ".join(f"{name} {value:.1f}" for name, value in one["estimates"].items())
+        refused = "; ".join(f"{name}: {reason}" for name, reason in one["refused"].items())
+        table.add_row(one["representation"], consensus, low_high, estimates, refused)
+    Console().print(table)
+
+
+def _run(application: Callable[..., Any]) -> None:
+    """Run a command; errors made on purpose become one paragraph on stderr and their exit code."""
+    try:
+        application()
+    except RaystudyError as error:
+        err.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def main() -> None:
+    """Entry point of ``raystudy``."""
+    _run(app)
+
+
+def tune_module() -> None:
+    """Entry point of ``python -m raystudy.tune``: the same as ``raystudy tune``."""
+    module = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    module.command()(tune)
+    _run(module)
