@@ -68,9 +68,12 @@ def _count(spec: StudySpec, model: ModelSpec) -> int:
 
 
 def _extreme(spec: StudySpec, pick: Callable[..., int]) -> int:
-    """Smallest or largest parameter count in the space: each key in turn at its best corner."""
+    """Smallest or largest parameter count in the space: each key in turn at its best corner.
+
+    Twice, because one key (the embedding's width) can matter only at another's value (the encoder's).
+    """
     chosen: dict[str, Value] = {}
-    for name in spec.search.keys() & ModelSpec.model_fields.keys():
+    for name in 2 * sorted(spec.search.keys() & ModelSpec.model_fields.keys()):
         counts = {
             value: _count(spec, spec.configure({**chosen, name: value})[0]) for value in spec.search[name].corners()
         }

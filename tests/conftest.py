@@ -116,10 +116,7 @@ def _finish(records: Records, ridge_noise: float, finalist_r2: float) -> None:
     for epoch in range(1, 4):
         write_epoch(records, "t0001-r0", epoch, finalist_r2 - 0.1 * (3 - epoch))
     records.trial_ended("t0001-r0", TrialState.COMPLETE)
-    checkpoint = records.trial_folder("t0001-r0") / "best"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text("{}")
-    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    (records.trial_folder("t0001-r0") / "best.safetensors").write_bytes(b"weights")
     ours = write_predictions(records, "t0001-r0", noise=0.5)
     ridge = write_predictions(records, "ridge", noise=ridge_noise)
     records.append("test_opened", scores={"t0001-r0": ours, "ridge": ridge})

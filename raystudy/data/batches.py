@@ -40,6 +40,7 @@ class Inputs:
 
 def standardise(values: npt.NDArray[np.floating], train: Rows) -> Floats:
     """Columns with mean 0 and variance 1 over the training rows; missing and constant values become 0."""
+    values = values.astype(np.float64)  # in float32 the rounded mean of a constant column differs from the constant
     seen = values[train]
     known = np.isfinite(seen)
     count = np.maximum(known.sum(axis=0), 1)

@@ -63,17 +63,24 @@ class Split:
     @classmethod
     def load(cls, path: Path, genes: Genes) -> Split:
         """Read a split again; DataError when it was made for other data or was edited."""
-        document = json.loads(path.read_text())
-        if document["data_hash"] != genes.hash:
+        try:
+            document = json.loads(path.read_text())
+            made_for, names = document["data_hash"], {part: document["genes"][part] for part in PARTS}
+            by, dropped, report, known_hash = (document[key] for key in ("by", "dropped", "audit", "hash"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path}: this split was made for data {document['data_hash']}, but the data given is {genes.hash}; "
+                f"{path}: not a whole split that raystudy wrote ({type(error).__name__}: {error})"
+            ) from None
+        if made_for != genes.hash:
+            raise DataError(
+                f"{path}: this split was made for data {made_for}, but the data given is {genes.hash}; "
                 "a study keeps its data and its split: give the study another name to use other data"
             )
         row_of = {gene: row for row, gene in enumerate(genes.gene_ids.tolist())}
-        rows = {part: np.array([row_of[gene] for gene in document["genes"][part]], np.int64) for part in PARTS}
-        split = cls(document["by"], genes.hash, **rows, dropped=document["dropped"], audit=document["audit"])
-        if split.hash != document["hash"]:
-            raise DataError(f"{path}: its genes do not match its hash {document['hash']}; it was edited by hand")
+        rows = {part: np.array([row_of.get(gene, -1) for gene in names[part]], np.int64) for part in PARTS}
+        split = cls(by, genes.hash, **rows, dropped=dropped, audit=report)
+        if split.hash != known_hash:
+            raise DataError(f"{path}: its genes do not match its hash {known_hash}; it was edited by hand")
         return split
 
 

@@ -11,6 +11,7 @@ OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; noth
 WORKER_ENVIRONMENT = {
     # Large activations are freed and taken again in every step; without this glibc gives them back to the kernel
     # each time and half the elementwise work is page faults.
+    "MALLOC_ARENA_MAX": "1",  # each trial runs in a new thread, whose arena would keep the peak of the last one
     "MALLOC_TOP_PAD_": str(256 * 2**20),
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),

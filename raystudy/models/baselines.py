@@ -26,12 +26,14 @@ BOOSTING_ROUNDS = 400
 def counted_features(data: StudyData) -> Floats:
     """k-mer frequencies (k = 1-4) of the window, half-life features, amino-acid fractions, log protein length, [n, F].
 
-    The same window, features and proteins that the networks read; missing half-life features stay NaN.
+    The same window, features and proteins that the networks read. Missing half-life features stay NaN; one that no
+    training gene has is left out.
     """
     kmers = [kmer_counts(data.windows_NL, k) / data.windows_NL.shape[1] for k in KMERS]
     amino_acids = composition(data.residues, data.residue_offsets)
     length = np.log10(np.diff(data.residue_offsets))[:, None]
-    return np.hstack([*kmers, data.raw_half_life_NH, amino_acids, length])
+    known = np.isfinite(data.raw_half_life_NH[data.split.train]).any(axis=0)
+    return np.hstack([*kmers, data.raw_half_life_NH[:, known], amino_acids, length])
 
 
 def ridge(features: Floats, data: StudyData) -> Floats:

@@ -107,7 +107,8 @@ class NormActivateConvolve(nn.Module):
             GELU_SLOPE * norm.weight,
             GELU_SLOPE * norm.bias,
             self.training,
-            eps=norm.eps,
+            norm.momentum or 0.0,
+            norm.eps,
         )
         return self.convolution(F.silu(scaled).view_as(x_BLC), scale=1 / GELU_SLOPE)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raystudy.tracking.predictions import predictions_path
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
 
 
@@ -64,14 +64,9 @@ def best_baseline(record: StudyRecord) -> JsonObject | None:
     return max(measured, key=lambda line: line["valid_r2"], default=None)
 
 
-def predictions_path(record: StudyRecord, identity: str) -> Path:
-    """Where the predictions of a finalist replicate (``t0003-r0``) or a baseline (``ridge``) stand."""
-    return record.folder / "predictions" / f"{identity}.parquet"
-
-
 def predictions(record: StudyRecord, identity: str, part: str) -> dict[str, tuple[float, float]] | None:
     """(predicted, measured) by gene of one part of the split; None unless they were written and measured."""
-    path = predictions_path(record, identity)
+    path = predictions_path(record.folder, identity)
     if not path.exists():
         return None
     columns = pq.read_table(path).to_pydict()

@@ -102,15 +102,15 @@ class SearchPolicy:
         return trial
 
     def report(self, trial_id: str, metrics: dict[str, Any]) -> bool:
-        """Take in one epoch; True when the trial should stop here. An epoch already known changes nothing."""
+        """Take in one epoch; True when the trial should stop here. An epoch already on record is not recorded again."""
         known = self._trials[trial_id]
         if metrics["epoch"] not in {epoch["epoch"] for epoch in known.epochs}:
             self.records.trial_epoch(trial_id, metrics)
             self._changed(trial_id)
-            if known.arm is None:
-                self._storage.set_trial_intermediate_value(
-                    self._storage_id(trial_id), metrics["epoch"], metrics["valid_r2"]
-                )
+        if known.arm is None:  # a replayed epoch too: the driver may have died between the record and this line
+            self._storage.set_trial_intermediate_value(
+                self._storage_id(trial_id), metrics["epoch"], metrics["valid_r2"]
+            )
         if self.out_of_time:
             self.end(trial_id, TrialState.PRUNED, "budget")
             return True

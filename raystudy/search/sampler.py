@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
@@ -15,14 +18,18 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     """The sampler; a resumed study goes on with another stream of random numbers, so give it another seed."""
     if name == "random":
         return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # Arms have no parameters in Optuna's eyes; without groups all trials would share none, and each parameter
+        # would be sampled by itself.
+        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS)
 
 
 def make_pruner(name: str) -> BasePruner:
     """The pruner; its rungs live in Optuna's storage, so they outlive the driver."""
     if name == "none":
         return NopPruner()
-    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
 
 
 def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:

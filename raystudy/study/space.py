@@ -12,7 +12,7 @@ Value = str | int | float | bool
 
 
 class _Kind(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Categorical(_Kind):
@@ -52,6 +52,10 @@ class Integer(_Range):
     kind: Literal["int"]
     low: int
     high: int
+
+    def corners(self) -> tuple[Value, ...]:
+        """The ends, and the second value: rules such as divisibility can hold at both ends and not between."""
+        return tuple(sorted({self.low, min(self.low + 1, self.high), self.high}))
 
 
 class Uniform(_Range):

@@ -6,20 +6,20 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raystudy.errors import SpecError
-from raystudy.study.space import Parameter, PowerOfTwo, Value, canonical_hash
+from raystudy.study.space import Log, Parameter, PowerOfTwo, Uniform, Value, canonical_hash
 
 LATENT_HEADS = 8
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataSpec(_Section):
@@ -165,7 +165,12 @@ class StudySpec(_Section):
         return self
 
     def _check_search(self) -> None:
+        fields = {**ModelSpec.model_fields, **TrainingSpec.model_fields}
         for key, parameter in self.search.items():
+            if isinstance(parameter, Uniform | Log) and key in fields and fields[key].annotation is int:
+                raise ValueError(
+                    f"`search.{key}` is a whole number: search it as int or pow2, but got {parameter.kind}"
+                )
             if isinstance(parameter, PowerOfTwo) and parameter.seed_from and key != "latent_dim":
                 raise ValueError(f"`search.{key}.seed_from`: only `latent_dim` can be seeded, remove it")
             for value in parameter.corners():
@@ -266,6 +271,9 @@ def _keys_beside(location: list[str]) -> list[str]:
     """The keys that are known where an unknown one was met."""
     section: Any = StudySpec
     for part in location[:-1]:
+        if part.isdigit() and get_args(section):
+            section = get_args(section)[0]
+            continue
         field = section.model_fields.get(part) if _is_section(section) else None
         section = None if field is None else field.annotation
     if _is_section(section):

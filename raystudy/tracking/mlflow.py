@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from raystudy.errors import SpecError
+from raystudy.tracking.predictions import predictions_path
 from raystudy.tracking.records import JsonObject, Records, StudyRecord, TrialRecord, TrialState
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class MlflowMirror:
             params=flat({key: session.get(key) for key in ("spec_hash", "data", "split")}),
             tags=_study_tags(record.name, session),
         )
-        self._upload(run_id, {"": [record.folder / "report.html", record.folder / "spec.json"]})
+        self._upload(run_id, [record.folder / "report.html", record.folder / "spec.json"])
         finished = record.last("study_finished")
         self._set_status(run_id, "FINISHED" if finished else "RUNNING", finished["time"] if finished else None)
 
@@ -176,10 +177,9 @@ class MlflowMirror:
         if opened is not None:
             scores = opened["scores"].get(replicate.id, {})
             self._log(run_id, [Metric(key, scores.get(key), opened["time"]) for key in TEST_METRICS])
-        checkpoint = self._records.trial_folder(replicate.id) / "best"
-        predictions = record.folder / "predictions" / f"{replicate.id}.parquet"
+        checkpoint = self._records.trial_folder(replicate.id) / "best.safetensors"
         page = record.folder / "report.html"
-        self._upload(run_id, {"": [predictions, page], "checkpoint": sorted(checkpoint.glob("*"))})
+        self._upload(run_id, [predictions_path(record.folder, replicate.id), checkpoint, page])
 
     def _log(
         self,
@@ -209,15 +209,15 @@ class MlflowMirror:
         else:
             self._client.set_terminated(run_id, status=status, end_time=_milliseconds(ended))
 
-    def _upload(self, run_id: str, files: dict[str, list[Path]]) -> None:
-        """Store the files that exist, by artifact folder, unless the run holds just these already."""
-        present = [(folder, path) for folder, paths in files.items() for path in paths if path.is_file()]
-        stats = [(folder, path.name, path.stat().st_size, path.stat().st_mtime_ns) for folder, path in present]
+    def _upload(self, run_id: str, files: list[Path]) -> None:
+        """Store the files that exist, unless the run holds just these already."""
+        present = [path for path in files if path.is_file()]
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in present]
         fingerprint = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
         if self._client.get_run(run_id).data.tags.get("raystudy.artifacts") == fingerprint:
             return
-        for folder, path in present:
-            self._client.log_artifact(run_id, str(path), folder or None)
+        for path in present:
+            self._client.log_artifact(run_id, str(path))
         self._client.set_tag(run_id, "raystudy.artifacts", fingerprint)
 
 

@@ -120,7 +120,7 @@ def test_test_numbers_and_files_stand_on_the_finalist_only(fake_study, studies):
     runs = everything(studies)
     with_test = {name for name, run in runs.items() if "test_r2" in run["metrics"]}
     assert with_test == {"t0001-r0"}
-    assert runs["t0001-r0"]["artifacts"] == ["checkpoint", "t0001-r0.parquet"]
+    assert runs["t0001-r0"]["artifacts"] == ["best.safetensors", "t0001-r0.parquet"]
     assert runs["study"]["metrics"]["ridge_test_r2"]
     assert (studies / "mlartifacts" / "fake").is_dir()
 
@@ -258,14 +258,14 @@ def server(studies, monkeypatch):
 def test_a_server_shows_the_runs_and_files_of_its_store_and_takes_new_ones(fake_study, studies, server, caplog, capfd):
     records = fake_study()
     MlflowMirror(None, records).sync(records.read())
-    assert _files(server, everything(studies)["t0001-r0"]["id"]) == {"checkpoint", "t0001-r0.parquet"}
+    assert _files(server, everything(studies)["t0001-r0"]["id"]) == {"best.safetensors", "t0001-r0.parquet"}
     sent = fake_study(name="sent")
     mirror = MlflowMirror(server, sent)
     mirror.sync(sent.read())
     mirror.sync(sent.read())
     runs = everything(studies, "sent", server)
     assert len(runs) == 7
-    assert _files(server, runs["t0001-r0"]["id"]) == {"checkpoint", "t0001-r0.parquet"}
+    assert _files(server, runs["t0001-r0"]["id"]) == {"best.safetensors", "t0001-r0.parquet"}
     assert (caplog.text, capfd.readouterr().out) == ("", "")
 
 

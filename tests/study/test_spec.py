@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystudy.errors import SpecError
+from raystudy.study.spec import StudySpec, configure, load_spec, parse_spec
+
+SHIPPED = Path(__file__).parents[2] / "search_spaces"
+STUDY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"source": "synthetic", "window_bp": [300, 200]},
+    "search": {
+        "latent_dim": {"kind": "pow2", "low": 8, "high": 32, "seed_from": "intrinsic_dimension"},
+        "encoder": {"kind": "categorical", "choices": ["onehot", "embedding"]},
+        "learning_rate": {"kind": "log", "low": 1e-4, "high": 1e-3},
+        "dropout": {"kind": "float", "low": 0.1, "high": 0.4},
+    },
+    "arms": [{"name": "baseline", "latent_dim": 16}],
+    "budget": {"trials": 4, "minutes": 2},
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """STUDY with one dotted key replaced or added."""
+    study = copy.deepcopy(STUDY)
+    *sections, last = key.split(".")
+    place: Any = study
+    for section in sections:
+        place = place[int(section)] if isinstance(place, list) else place.setdefault(section, {})
+    place[last] = value
+    return study
+
+
+def refusal(study: dict[str, Any]) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(study, where="tiny.yaml")
+    message = str(caught.value)
+    assert message.startswith("tiny.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_minimal_study_gets_the_defaults_of_every_section() -> None:
+    spec = parse_spec({"name": "a", "data": {"source": "yeast"}, "arms": [{"name": "x"}], "budget": STUDY["budget"]})
+
+    assert (spec.target, spec.split.by, spec.sampler, spec.pruner) == ("protein", "block", "tpe", "successive_halving")
+    assert spec.data.window_bp == (7000, 3500)
+    assert (spec.model.latent_dim, spec.model.num_latents, spec.model.queries_dim) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_study_file_is_valid(path: Path) -> None:
+    assert load_spec(path).name
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("modle", "model"),
+        ("data.window", "window_bp"),
+        ("split.vaild", "valid"),
+        ("model.latent_dims", "latent_dim"),
+        ("training.epoch", "epochs"),
+        ("resources.worker", "workers"),
+        ("budget.minute", "minutes"),
+        ("tracking.url", "uri"),
+        ("search.latent_dim.hihg", "high"),
+        ("search.encoder.choice", "choices"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(key: str, nearest: str) -> None:
+    message = refusal(changed(key, 1))
+
+    assert f"unknown key `{key}`" in message
+    assert f"did you mean `{nearest}`?" in message
+
+
+def test_an_unknown_key_of_an_objective_is_named_with_the_nearest_known_one() -> None:
+    message = refusal({**STUDY, "objectives": [{"metrc": "valid_r2"}]})
+
+    assert "unknown key `objectives.0.metrc`, did you mean `metric`?" in message
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        changed("search.latnt_dim", {"kind": "pow2", "low": 8, "high": 16}),
+        {**STUDY, "arms": [{"name": "a", "latnt_dim": 8}]},
+    ],
+    ids=["search", "arms"],
+)
+def test_an_unknown_parameter_is_named_with_the_nearest_known_one(study: dict[str, Any]) -> None:
+    assert "unknown parameter `latnt_dim`, did you mean `latent_dim`?" in refusal(study)
+
+
+def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
+    message = refusal(changed("budget.zzz", 1))
+
+    assert "unknown key `budget.zzz`; known are minutes, trials" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("budget.trials", -3, ["`budget.trials`", "greater than or equal to 1", "-3"]),
+        ("budget.minutes", -1.5, ["`budget.minutes`", "greater than 0", "-1.5"]),
+        ("budget.minutes", float("inf"), ["`budget.minutes`", "finite"]),
+        ("training.weight_decay", float("inf"), ["`training.weight_decay`", "finite"]),
+        ("training.epochs", 0, ["`training.epochs`", "greater than or equal to 1", "0"]),
+        ("split.by", "chromosom", ["`split.by`", "'chromosome'", "'chromosom'"]),
+        ("split.test", 0.95, ["`split`", "`valid + test < 1` must hold", "1.05"]),
+        ("model.latent_dim", 20, ["`model`", "multiple of its 8 attention heads", "20"]),
+        ("model.encoder", "dense", ["`model.encoder`", "'onehot' or 'embedding'", "'dense'"]),
+        ("data.window_bp", [-5, 300], ["`data`", "`window_bp`", "none negative", "[-5, 300]"]),
+        ("search.latent_dim.low", 64, ["`search.latent_dim`", "`low <= high` must hold", "low=64, high=32"]),
+        ("search.latent_dim.high", 48, ["`search.latent_dim.high`", "power of two", "48"]),
+        ("search.latent_dim.kind", "pow3", ["`search.latent_dim`", "'pow2'", "'pow3'"]),
+        ("search.dropout.high", 1.5, ["`search.dropout`", "less than 1", "1.5"]),
+        ("search.learning_rate.low", 0, ["`search.learning_rate.low`", "greater than 0", "0"]),
+        ("search.encoder.choices", ["onehot", "dens"], ["`search.encoder`", "'onehot' or 'embedding'"]),
+        ("finalists", 0, ["`finalists`", "greater than or equal to 1", "0"]),
+        ("name", "../up", ["`name` becomes a folder", "'../up'"]),
+        ("name", "x" * 65, ["`name` becomes a folder", "at most 64"]),
+        ("name", "", ["`name` becomes a folder", "''"]),
+        ("target", "metabolite", ["`target`", "'protein' or 'mrna'", "'metabolite'"]),
+    ],
+)
+def test_a_value_outside_its_rule_is_refused_with_key_value_and_rule(key: str, value: Any, words: list[str]) -> None:
+    message = refusal(changed(key, value))
+
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("data", [{}, {"source": "yeast", "path": "there"}])
+def test_data_is_a_source_or_a_path_and_not_both(data: dict[str, Any]) -> None:
+    message = refusal({**STUDY, "data": data})
+
+    assert "`data`: give either `source` or `path`, not both and not neither" in message
+
+
+def test_a_missing_section_is_named() -> None:
+    assert "`budget`: Field required" in refusal({key: STUDY[key] for key in STUDY if key != "budget"})
+
+
+def test_a_study_must_try_something() -> None:
+    assert "give `search`, `arms` or both" in refusal(
+        {key: STUDY[key] for key in STUDY if key not in ("search", "arms")}
+    )
+
+
+@pytest.mark.parametrize("arms", [[{"name": "a"}, {"name": "a", "latent_dim": 8}], [{"latent_dim": 8}]])
+def test_arms_have_names_of_their_own(arms: list[dict[str, Any]]) -> None:
+    assert "each arm needs a `name` of its own" in refusal({**STUDY, "arms": arms})
+
+
+def test_an_arm_outside_the_rules_is_named() -> None:
+    message = refusal({**STUDY, "arms": [{"name": "wide", "latent_dim": 100}]})
+
+    assert "`arms.wide`" in message
+    assert "multiple of its 8 attention heads, but got 100" in message
+
+
+def test_a_window_shorter_than_pooling_is_refused_wherever_the_pool_size_comes_from() -> None:
+    short = changed("data.window_bp", [100, 100])
+    message = refusal(short)
+    assert "a window of 200 bp is shorter than the 250 bp that pooling by 10 and twice 5 needs" in message
+
+    assert parse_spec({**short, "model": {"pool_size": 8}}).model.smallest_window == 8 * 4 * 4
+
+    searched = {**STUDY, "search": {"pool_size": {"kind": "int", "low": 8, "high": 20}}}
+    assert "`search.pool_size`: a window of 500 bp is shorter than the 2000 bp" in refusal(searched)
+
+
+def test_only_the_latent_width_can_be_seeded() -> None:
+    message = refusal(changed("search.batch_size", {**STUDY["search"]["latent_dim"]}))
+
+    assert "`search.batch_size.seed_from`: only `latent_dim` can be seeded" in message
+
+
+def test_whole_numbers_between_two_good_ends_must_be_good_too() -> None:
+    message = refusal({**STUDY, "search": {"latent_dim": {"kind": "int", "low": 8, "high": 16}}})
+
+    assert "`search.latent_dim`" in message
+    assert "multiple of its 8 attention heads, but got 9" in message
+
+
+@pytest.mark.parametrize("kind", ["float", "log"])
+def test_a_whole_number_cannot_be_searched_as_a_real_one(kind: str) -> None:
+    message = refusal({**STUDY, "search": {"batch_size": {"kind": kind, "low": 16, "high": 64}}})
+
+    assert "`search.batch_size`" in message
+    assert "whole number" in message
+    assert kind in message
+
+
+def test_every_problem_of_a_study_file_is_told_at_once() -> None:
+    study = changed("budget.trials", -1)
+    study["modle"] = {}
+
+    message = refusal(study)
+
+    assert "`budget.trials`" in message
+    assert "`modle`" in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: the study file cannot be read \(No such file"):
+        load_spec(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["name: [1, 2\nbudget: }", "a: b: c", "\x00"])
+def test_a_file_that_is_not_yaml_is_named_in_one_paragraph(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+
+    with pytest.raises(SpecError, match=r"broken\.yaml: not YAML") as caught:
+        load_spec(path)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_binary_file_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\xfa\x00")
+
+    with pytest.raises(SpecError, match="not YAML"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text(text)
+
+    with pytest.raises(SpecError, match="a study file is a mapping of keys"):
+        load_spec(path)
+
+
+def test_yaml_that_builds_python_objects_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, proof = tmp_path / "evil.yaml", tmp_path / "proof"
+    path.write_text(f"name: !!python/object/apply:pathlib.Path.touch [{proof}]")
+
+    with pytest.raises(SpecError, match="not YAML"):
+        load_spec(path)
+
+    assert not proof.exists()
+
+
+OTHERS: dict[str, Any] = {
+    "name": "other",
+    "data.window_bp": [300, 201],
+    "data.max_protein": 100,
+    "target": "mrna",
+    "split.seed": 1,
+    "model.num_latents": 4,
+    "search.dropout.high": 0.5,
+    "arms": [],
+    "sampler": "random",
+    "pruner": "none",
+    "training.epochs": 9,
+    "finalists": 2,
+    "baselines": ["ridge"],
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_the_hash_changes_with_every_other_key(key: str) -> None:
+    assert parse_spec(changed(key, OTHERS[key])).hash != parse_spec(STUDY).hash
+
+
+def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
+    free = {"budget", "resources", "tracking"}
+    single_valued = {"objectives"}
+
+    assert {key.split(".")[0] for key in OTHERS} | free | single_valued == set(StudySpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("budget", {"trials": 40, "minutes": 200}),
+        ("resources", {"workers": 4, "gpus_per_worker": 1}),
+        ("tracking", {"uri": "http://localhost"}),
+    ],
+)
+def test_the_hash_stays_when_a_study_gets_more_time_or_machines(key: str, value: Any) -> None:
+    assert parse_spec(changed(key, value)).hash == parse_spec(STUDY).hash
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_defaults_written_out() -> None:
+    backwards = dict(reversed(STUDY.items()))
+    written_out = changed("model.num_latents", 128)
+
+    assert parse_spec(backwards).hash == parse_spec(written_out).hash == parse_spec(STUDY).hash
+
+
+def test_the_hash_of_a_file_is_the_same_in_every_process(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(STUDY))
+    code = "import sys, pathlib; from raystudy.study import spec; print(spec.load_spec(pathlib.Path(sys.argv[1])).hash)"
+
+    for hash_seed in ("0", "7"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        run = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment, check=True
+        )
+        assert run.stdout.strip() == parse_spec(STUDY).hash
+
+
+def test_a_configuration_replaces_the_studys_own_keys_in_the_right_half() -> None:
+    spec = parse_spec(changed("training.epochs", 3))
+
+    model, training = spec.configure({"latent_dim": 8, "batch_size": 16})
+
+    assert (model.latent_dim, training.batch_size, training.epochs) == (8, 16, 3)
+    assert (spec.model.latent_dim, spec.training.batch_size) == (128, 64)
+    assert configure({**model.model_dump(), **training.model_dump()}) == (model, training)
+
+
+def test_the_seeded_width_is_found_only_where_it_is_asked_for() -> None:
+    assert parse_spec(STUDY).seeded_width is not None
+    assert parse_spec(changed("search.latent_dim.seed_from", None)).seeded_width is None
+    assert parse_spec({**STUDY, "search": {}}).seeded_width is None
+
+
+def test_a_validated_study_cannot_be_altered() -> None:
+    spec = parse_spec(STUDY)
+
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"  # type: ignore[misc]

@@ -1,0 +1,122 @@
+"""Two real processes over gloo."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from raystudy.data.batches import StudyData
+from raystudy.study.spec import DataSpec
+from raystudy.training import checkpoint, loop
+from raystudy.training.loop import predict, train
+from raystudy.training.session import LocalSession, Metrics
+from tests.training.conftest import MAX_PROTEIN, WINDOW, Tiny, make_job, run
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {"epochs": 2, "model": {"dropout": 0.0}}
+
+
+class RankSession:
+    """One of two ranks."""
+
+    world_size = 2
+    device = CPU
+
+    def __init__(self, rank: int, folder: Path) -> None:
+        self.rank = rank
+        self.folder = folder
+        self.reported: list[Metrics] = []
+
+    def report(self, metrics: Metrics) -> None:
+        self.reported.append(metrics)
+
+
+def work(rank: int, port: int, data_folder: Path, split_path: Path, out: Path) -> None:
+    """What each rank does: train, keep its own weights, then predict with the network it is given."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    spec = DataSpec(path=data_folder, window_bp=WINDOW, max_protein=MAX_PROTEIN)
+    data = StudyData.load(data_folder, split_path, spec, "protein")
+    session = RankSession(rank, out / "shared")
+    networks: list[torch.nn.Module] = []
+    build = loop.build
+
+    def keep(*arguments: Any) -> torch.nn.Module:
+        networks.append(build(*arguments))
+        return networks[-1]
+
+    loop.build = keep
+    train(make_job(batch_size=8, **SETTINGS), data, session)
+    save_file({name: tensor.contiguous() for name, tensor in networks[0].state_dict().items()}, out / f"{rank}.weights")
+
+    network, _ = checkpoint.load_network(out / "given.safetensors")
+    rows = np.random.default_rng(0).permutation(len(data.labels))[:51]
+    predicted = predict(network, data, rows, session, bf16=False)
+    values = [[epoch["valid_r2"], epoch["train_loss"], epoch["epoch_seconds"]] for epoch in session.reported]
+    save_file(
+        {"predicted": torch.from_numpy(predicted), "epochs": torch.tensor(values, dtype=torch.float64)},
+        out / f"{rank}.answers",
+    )
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Metrics]]:
+    """What two ranks left behind, and the run of one process with the same global batch."""
+    out = tmp_path_factory.mktemp("two")
+    alone = run(make_job(batch_size=16, **SETTINGS), tiny.data, out / "alone")
+    (out / "given.safetensors").write_bytes((out / "alone" / checkpoint.BEST).read_bytes())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(work, (port, tiny.folder, tiny.split_path, out), nprocs=2)
+    return out, alone
+
+
+def test_two_ranks_predict_what_one_does_for_an_uneven_number_of_genes(
+    two: tuple[Path, list[Metrics]], tiny: Tiny
+) -> None:
+    out, _ = two
+    network, _ = checkpoint.load_network(out / "given.safetensors")
+    rows = np.random.default_rng(0).permutation(tiny.genes.num_genes)[:51]
+    expected = predict(network, tiny.data, rows, LocalSession(out), bf16=False)
+
+    assert expected.std() > 1e-3
+    for rank in range(2):
+        answers = load_file(out / f"{rank}.answers")
+        np.testing.assert_allclose(answers["predicted"].numpy(), expected, atol=1e-6, rtol=0)
+
+
+def test_both_ranks_end_with_the_same_weights_and_statistics(two: tuple[Path, list[Metrics]]) -> None:
+    first, second = (load_file(two[0] / f"{rank}.weights") for rank in range(2))
+
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=1e-7, rtol=0)
+    last, _ = checkpoint.load(two[0] / "shared" / checkpoint.LAST)
+    for name, tensor in first.items():
+        assert torch.equal(last[f"network/{name}"], tensor), "what is kept is what was trained"
+
+
+def test_both_ranks_report_the_same_numbers(two: tuple[Path, list[Metrics]]) -> None:
+    first, second = (load_file(two[0] / f"{rank}.answers")["epochs"] for rank in range(2))
+
+    assert len(first) == 2
+    assert torch.equal(first, second)
+
+
+def test_the_first_epoch_of_two_ranks_is_about_that_of_one_with_the_same_global_batch(
+    two: tuple[Path, list[Metrics]],
+) -> None:
+    # Not exactly: BatchNorm sees each rank's own half of the batch.
+    epochs = load_file(two[0] / "0.answers")["epochs"]
+
+    assert float(epochs[0, 1]) == pytest.approx(two[1][0]["train_loss"], rel=0.1)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import r2_score
+
+from raystudy.data.genes import Genes
+from raystudy.tracking.records import Attempt, TrialRecord, TrialState
+from raystudy.training.selection import choose_finalists, open_test
+from tests.training.conftest import Tiny
+
+
+def trial(identity: str, *valid_r2: float | None, state: TrialState = TrialState.COMPLETE) -> TrialRecord:
+    # Everything but the validation value speaks for the trials that are worse.
+    epochs = [
+        {"epoch": number, "valid_r2": value, "train_loss": 10 * (value or 0), "test_r2": -(value or 0)}
+        for number, value in enumerate(valid_r2, start=1)
+    ]
+    return TrialRecord(identity, {}, "h", 1, 0, "sampled", attempts=[Attempt(1, 0.0, epochs, state)])
+
+
+def test_finalists_have_the_best_validation_value_of_any_epoch_best_first() -> None:
+    trials = [trial("t0000", 0.1, 0.2), trial("t0001", 0.5, 0.1), trial("t0002", 0.3, 0.4)]
+
+    assert [one.id for one in choose_finalists(trials, 2)] == ["t0001", "t0002"]
+    assert [one.id for one in choose_finalists(trials, 9)] == ["t0001", "t0002", "t0000"]
+
+
+def test_negative_values_are_ordered_and_a_trial_without_a_value_is_never_chosen() -> None:
+    trials = [trial("t0000", -0.5), trial("t0001"), trial("t0002", None, state=TrialState.FAILED), trial("t0003", -0.1)]
+
+    assert [one.id for one in choose_finalists(trials, 4)] == ["t0003", "t0000"]
+
+
+def test_a_pruned_trial_counts_with_what_it_reached_and_of_equals_the_first_is_chosen() -> None:
+    trials = [trial("t0002", 0.4), trial("t0001", 0.4, state=TrialState.PRUNED), trial("t0000", 0.0)]
+
+    assert [one.id for one in choose_finalists(trials, 2)] == ["t0001", "t0002"]
+
+
+def test_choosing_reads_no_label(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sealed(*_: object) -> None:
+        raise AssertionError("a label was read")
+
+    monkeypatch.setattr(Genes, "target", sealed)
+
+    assert choose_finalists([trial("t0000", 0.1)], 1)
+
+
+def test_the_test_scores_are_those_of_sklearn_on_the_test_genes_alone(tiny: Tiny, tmp_path: Path) -> None:
+    measured, test = tiny.genes.target("protein"), tiny.data.split.test
+    random = np.random.default_rng(0)
+    predicted = {name: measured + noise * random.normal(size=len(measured)) for name, noise in (("a", 0.5), ("b", 2.0))}
+    for values in predicted.values():
+        values[np.setdiff1d(np.arange(len(measured)), test)] = np.nan
+
+    scores = open_test(tiny.genes, "protein", tiny.data.split, predicted)
+
+    assert scores.keys() == predicted.keys()
+    for name, score in scores.items():
+        pair = measured[test], predicted[name][test]
+        assert score["test_r2"] == pytest.approx(r2_score(*pair))
+        assert score["test_pearson_r2"] == pytest.approx(stats.pearsonr(*pair).statistic ** 2)
+        assert score["test_spearman"] == pytest.approx(stats.spearmanr(*pair).statistic)
+        assert score["num_genes"] == len(test)
+    assert scores["a"]["test_r2"] > scores["b"]["test_r2"]
