@@ -105,7 +105,8 @@ def tune(
             story.run_study(spec, progress, data)
     except KeyboardInterrupt:
         command = " ".join(["raystudy tune", str(path), *(["--data", str(data)] if data else []), *["--smoke"] * smoke])
-        err.print(f"Interrupted. Everything so far is kept; the same command goes on from there: {command}")
+        message = f"Interrupted. Everything so far is kept; the same command goes on from there: {command}"
+        err.print(message, soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
     _report(spec.name, as_json)
 

@@ -70,6 +70,16 @@ class LabelScale:
         return standardised * self.std + self.mean
 
 
+def cut_proteins(
+    tokens: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], max_protein: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Tokens and offsets of the same proteins without what lies beyond ``max_protein`` residues."""
+    lengths = np.diff(offsets)
+    positions = np.arange(len(tokens)) - np.repeat(offsets[:-1], lengths)
+    kept = np.concatenate([[0], np.cumsum(np.minimum(lengths, max_protein))])
+    return tokens[positions < max_protein], kept
+
+
 def sealed_labels(genes: Genes, target: str, split: Split) -> npt.NDArray[np.float64]:
     """Labels of the train and valid genes in their own unit; every other gene's is NaN, the test genes' above all."""
     open_rows = np.concatenate([split.train, split.valid])
@@ -84,9 +94,8 @@ class StudyData:
 
     windows_NL: npt.NDArray[np.uint8]
     residues: npt.NDArray[np.uint8]
+    """Protein tokens of all genes end to end, each protein cut at ``max_protein``."""
     residue_offsets: npt.NDArray[np.int64]
-    protein_lengths: npt.NDArray[np.int64]
-    """Residues that are read of each protein: its length, or ``max_protein``."""
     raw_half_life_NH: Floats
     half_life_NH: Floats
     """Standardised; missing ones 0."""
@@ -102,17 +111,21 @@ class StudyData:
         split = Split.load(split_path, genes)
         labels = sealed_labels(genes, target, split)
         scale = LabelScale.fit(labels[split.train])
+        residues, residue_offsets = cut_proteins(genes.protein_tokens, genes.protein_offsets, spec.max_protein)
         return cls(
             windows_NL=genes.windows(spec.window_bp),
-            residues=genes.protein_tokens,
-            residue_offsets=genes.protein_offsets,
-            protein_lengths=np.minimum(np.diff(genes.protein_offsets), spec.max_protein),
+            residues=residues,
+            residue_offsets=residue_offsets,
             raw_half_life_NH=genes.features,
             half_life_NH=standardise(genes.features, split.train),
             labels=((labels - scale.mean) / scale.std).astype(np.float32),
             label_scale=scale,
             split=split,
         )
+
+    @property
+    def protein_lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.residue_offsets)
 
     def inputs(self, rows: Rows, device: torch.device) -> Inputs:
         """The networks' inputs for these genes, in the order given."""

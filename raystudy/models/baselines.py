@@ -31,7 +31,7 @@ def counted_features(data: StudyData) -> Floats:
     """
     kmers = [kmer_counts(data.windows_NL, k) / data.windows_NL.shape[1] for k in KMERS]
     amino_acids = composition(data.residues, data.residue_offsets)
-    length = np.log10(np.diff(data.residue_offsets))[:, None]
+    length = np.log10(np.maximum(data.protein_lengths, 1))[:, None]
     known = np.isfinite(data.raw_half_life_NH[data.split.train]).any(axis=0)
     return np.hstack([*kmers, data.raw_half_life_NH[:, known], amino_acids, length])
 

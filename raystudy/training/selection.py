@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from raystudy.data.genes import Genes
 from raystudy.data.splits import Split
-from raystudy.tracking.records import TrialRecord
+from raystudy.tracking.records import TrialRecord, TrialState
 from raystudy.training.metrics import pearson_r2, r2, spearman
 
 Floats = npt.NDArray[np.floating]
@@ -22,7 +22,8 @@ Floats = npt.NDArray[np.floating]
 
 def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
     """The ``count`` trials with the best validation R2, best first; pruned ones count with what they reached."""
-    scored = [trial for trial in trials if trial.valid_r2 is not None]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    scored = [trial for trial in trials if trial.valid_r2 is not None and trial.state in ended]
     return sorted(scored, key=lambda trial: (-(trial.valid_r2 or 0.0), trial.id))[:count]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
-
 from mlflow import MlflowClient
 
 from raystudy.data.genes import Genes
