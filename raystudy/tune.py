@@ -169,6 +169,7 @@ class _Study:
             for width in seeded.get("widths", []):
                 policy.enqueue({"latent_dim": width}, Origin("seeded", provenance=seeded["provenance"]))
             search(self.spec, self.records, policy, self.data_folder, capacity)
+            policy.close()
         trials = self.records.read().trials
         if all(trial.valid_r2 is None for trial in trials):
             reasons = sorted({f"{trial.state}: {trial.reason}" for trial in trials})

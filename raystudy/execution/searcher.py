@@ -10,10 +10,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raystudy.execution.task import Task
-from raystudy.execution.trial import FAILURE
+from raystudy.execution.trial import EPOCH, FAILURE
 from raystudy.search.policy import SearchPolicy
 from raystudy.tracking.records import TrialRecord, TrialState
 
+WORKER_LOST = "worker lost"
 Config = dict[str, Any]
 
 
@@ -46,9 +47,9 @@ class PolicySearcher(_NotPickled, Searcher):
     def on_trial_complete(self, trial_id: str, result: Config | None = None, error: bool = False) -> None:
         ours = self._trial_ids[trial_id]
         if error:
-            self._policy.end(ours, TrialState.FAILED, "crash")
+            self._policy.end(ours, TrialState.FAILED, WORKER_LOST)
         elif result and FAILURE in result:
-            self._policy.end(ours, TrialState.FAILED, f"{result[FAILURE]}: {result['detail']}")
+            self._policy.end(ours, TrialState.FAILED, result[FAILURE])
         else:
             self._policy.end(ours, TrialState.COMPLETE)
 
@@ -67,9 +68,11 @@ class PolicyScheduler(_NotPickled, FIFOScheduler):
         self._policy = policy
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Config) -> str:
-        if "epoch" not in result:
+        prefix = f"{EPOCH}/"  # Tune flattens what it passes on, and adds much of its own
+        metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
+        if not metrics:
             return TrialScheduler.CONTINUE
-        stop = self._policy.report(trial.config["trial_id"], epoch_metrics(result))
+        stop = self._policy.report(trial.config["trial_id"], metrics)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 
@@ -80,21 +83,4 @@ class LostAttempts(_NotPickled, Callback):
         self._policy = policy
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._policy.interrupted(trial.config["trial_id"], "worker lost")
-
-
-EPOCH_KEYS = (
-    "epoch",
-    "train_loss",
-    "valid_r2",
-    "valid_pearson_r2",
-    "epoch_seconds",
-    "eval_seconds",
-    "samples_per_second",
-    "precision",
-)
-
-
-def epoch_metrics(result: Config) -> Config:
-    """The loop's own numbers out of a Tune result, which holds many more."""
-    return {key: result[key] for key in EPOCH_KEYS}
+        self._policy.interrupted(trial.config["trial_id"], WORKER_LOST)

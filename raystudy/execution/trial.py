@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from raystudy.execution.task import Task
 from raystudy.training.loop import train
 from raystudy.training.session import Metrics
 
+EPOCH = "epoch_metrics"
 FAILURE = "failure"
 
 
@@ -27,13 +29,21 @@ class TuneSession:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def report(self, metrics: Metrics) -> None:
-        tune.report(metrics)
+        tune.report({EPOCH: metrics})
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's function trainable. A failure that has a name is reported, not raised: Tune would only try it again."""
+    """Tune's function trainable.
+
+    A failure is reported, not raised: Tune would try it again, which helps only where the worker itself was lost.
+    """
     task = Task(**config)
+    folder = Path(task.folder)
     try:
-        train(task.job(), task.data(), TuneSession(Path(task.folder)))
+        train(task.job(), task.data(), TuneSession(folder))
     except TrialFailed as failure:
-        tune.report({FAILURE: failure.reason, "detail": str(failure)})
+        tune.report({FAILURE: str(failure)})
+    except Exception as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        tune.report({FAILURE: f"crash: {type(error).__name__}: {error} (see {folder / 'error.txt'})"})

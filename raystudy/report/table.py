@@ -112,7 +112,8 @@ def result_table(record: StudyRecord, width: int = WIDE) -> Table:
     shown = [column for column in filled_columns(rows) if width >= WIDE or COLUMNS[column] not in WIDE_ONLY]
     for column in shown:
         justify: Literal["left", "right"] = "left" if COLUMNS[column] in WORDS else "right"
-        table.add_column(COLUMNS[column].replace(" ", "\n").replace("parameters", "para-\nmeters"), justify=justify, no_wrap=True)
+        heading = COLUMNS[column].replace(" ", "\n").replace("parameters", "para-\nmeters")
+        table.add_column(heading, justify=justify, no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         cells = [Text(row.cells[column]) for column in shown]
         last_of_kind = following is not None and following.kind != row.kind

@@ -111,11 +111,12 @@ class SearchPolicy:
             self._storage.set_trial_intermediate_value(
                 self._storage_id(trial_id), metrics["epoch"], metrics["valid_r2"]
             )
+        if metrics["epoch"] >= known.config["epochs"]:
+            return False  # it ends by itself
         if self.out_of_time:
             self.end(trial_id, TrialState.PRUNED, "budget")
             return True
-        may_prune = known.arm is None and metrics["epoch"] < known.config["epochs"]
-        if may_prune and self._pruner.prune(self._study, self._storage.get_trial(self._storage_id(trial_id))):
+        if known.arm is None and self._pruner.prune(self._study, self._storage.get_trial(self._storage_id(trial_id))):
             self.end(trial_id, TrialState.PRUNED, self.spec.pruner)
             return True
         return False
@@ -133,6 +134,11 @@ class SearchPolicy:
         self.records.trial_ended(trial_id, TrialState.FAILED, reason)
         self.records.trial_started(self._trials[trial_id])
         self._changed(trial_id)
+
+    def close(self) -> None:
+        """End the search: what an earlier session left running and no time was left for is pruned by the budget."""
+        for trial_id in self._unfinished:
+            self.end(trial_id, TrialState.PRUNED, "budget")
 
     @property
     def num_trials(self) -> int:

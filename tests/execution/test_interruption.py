@@ -37,13 +37,27 @@ def wait_for(driver: subprocess.Popen[bytes], records: Records, arrived: Callabl
     raise AssertionError("the study did not get that far")
 
 
+def trial_workers(driver: subprocess.Popen[bytes]) -> list[int]:
+    """Processes below the driver that run a trial at this moment."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()]
+    parent = {int(pid): int(ppid) for pid, ppid, _ in rows}
+
+    def below_driver(pid: int) -> bool:
+        while pid in parent and pid != driver.pid:
+            pid = parent[pid]
+        return pid == driver.pid
+
+    return [int(pid) for pid, _, args in rows if args.startswith("ray::ImplicitFunc") and below_driver(int(pid))]
+
+
 def num_epochs(record: StudyRecord) -> int:
     return sum(len(trial.epochs) for trial in record.trials)
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_study_interrupted_and_then_killed_goes_on_and_counts_every_trial_once(
+def test_after_ctrl_c_a_killed_driver_and_a_killed_worker_every_trial_is_counted_once(
     data_folder: Path, tiny_study: Callable[..., dict[str, Any]], studies: Path, tmp_path: Path
 ) -> None:
     study_file, log = tmp_path / "study.yaml", tmp_path / "log"
@@ -63,7 +77,10 @@ def test_a_study_interrupted_and_then_killed_goes_on_and_counts_every_trial_once
     driver.wait()
 
     log.unlink()
+    killed = num_epochs(records.read())
     driver = start(study_file, log)
+    wait_for(driver, records, lambda record: num_epochs(record) >= killed + 2)
+    os.kill(trial_workers(driver)[0], signal.SIGKILL)
     assert driver.wait(PATIENCE_SECONDS) == 0, log.read_text()
     report = json.loads(next(line for line in log.read_text().splitlines() if line.startswith("{")))
     record = records.read()
@@ -73,6 +90,8 @@ def test_a_study_interrupted_and_then_killed_goes_on_and_counts_every_trial_once
         assert [epoch["epoch"] for epoch in trial.epochs] == [1, 2, 3, 4, 5, 6]
         trained = [epoch["epoch"] for attempt in trial.attempts for epoch in attempt.epochs]
         assert trained == sorted(set(trained)), "an attempt went on where the one before had stopped"
-    assert max(len(trial.attempts) for trial in record.trials) >= 2
+    reasons = [attempt.reason for trial in record.trials for attempt in trial.attempts[:-1]]
+    assert reasons.count("worker lost") == 1
+    assert reasons.count(None) >= 2  # left running by the interrupted and by the killed driver
     assert len(record.every("test_opened")) == 1
     assert report["best"]["test_r2"] is not None
