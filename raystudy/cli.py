@@ -71,7 +71,8 @@ def dimension(
     window = window_bp or (genes.anchor, genes.window_length - genes.anchor)
     with err.status("estimating"):
         found = dimension_of(genes, window, representation, cache_folder=studies_folder() / "cache")
-    _answer(found, as_json, lambda: _print_dimension(found))
+    found["window_bp"] = list(window)
+    _answer(found, as_json, lambda: _print_dimension(found, window))
 
 
 @app.command()
@@ -193,17 +194,21 @@ def _print_facts(document: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}: {value}")
 
 
-def _print_dimension(found: dict[str, Any]) -> None:
+def _print_dimension(found: dict[str, Any], window_bp: tuple[int, int]) -> None:
     from rich.table import Table
 
-    table = Table("representation", "consensus", "interval", "estimates", "refused", title="Intrinsic dimension")
+    title = f"Intrinsic dimension of {found['num_points']:,} distinct windows of {list(window_bp)} bp"
+    table = Table("representation", "consensus", "interval", "estimator", "estimate", title=title)
     for one in [found, *found["others"].values()]:
         low_high = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
         consensus = "-" if one["consensus"] is None else f"{one['consensus']:.1f}"
-        estimates = ", ".join(f"{name} {value:.1f}" for name, value in one["estimates"].items())
-        refused = "; ".join(f"{name}: {reason}" for name, reason in one["refused"].items())
-        table.add_row(one["representation"], consensus, low_high, estimates, refused)
+        names = [*one["estimates"], *one["refused"]]
+        values = [*(f"{value:.1f}" for value in one["estimates"].values()), *("refused" for _ in one["refused"])]
+        table.add_row(one["representation"], consensus, low_high, "\n".join(names), "\n".join(values), end_section=True)
     Console().print(table)
+    for one in [found, *found["others"].values()]:
+        for name, reason in one["refused"].items():
+            print(f"{one['representation']}, {name} refused: {reason}")
 
 
 def _run(application: Callable[..., Any]) -> None:

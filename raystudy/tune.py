@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ class _Study:
             return
         from raystudy.execution.cluster import ray_cluster
 
-        with self.progress.stage("starting Ray"), ray_cluster() as capacity:
+        with ExitStack() as running:
+            with self.progress.stage("starting Ray"):
+                capacity = running.enter_context(ray_cluster())
             plan = make_plan(self.spec, capacity)
             if not plan["feasible"]:
                 raise Infeasible(f"study {self.spec.name!r} cannot run here: {'; '.join(plan['problems'])}")

@@ -23,14 +23,14 @@ CONFIG_COLUMNS = {
 }
 COLUMNS = [
     "id",
+    "valid R2",
+    "test R2",
     "origin",
     "state",
     *CONFIG_COLUMNS.values(),
     "parameters",
     "epochs",
     "epoch s",
-    "valid R2",
-    "test R2",
 ]
 WORDS = {"id", "origin", "state", "encoder", "half life"}
 WIDE_ONLY = {"origin", "epochs", "epoch s"}
@@ -196,8 +196,8 @@ def _trial_cells(trial: TrialRecord, origin: str, test_r2: str) -> tuple[str, ..
     config = (_value(trial.config.get(key)) for key in CONFIG_COLUMNS)
     epochs = str(len(trial.epochs))
     seconds = _number(trial.epoch_seconds, digits=1)
-    identity = (trial.id, origin, trial.state.value)
-    return (*identity, *config, f"{trial.parameters:,}", epochs, seconds, _number(trial.valid_r2), test_r2)
+    identity = (trial.id, _number(trial.valid_r2), test_r2, origin, trial.state.value)
+    return (*identity, *config, f"{trial.parameters:,}", epochs, seconds)
 
 
 def _baseline_row(record: StudyRecord, line: JsonObject) -> Row:

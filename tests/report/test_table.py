@@ -97,7 +97,7 @@ def test_the_markdown_table_has_a_line_for_each_row_and_the_same_number_of_cells
     lines = markdown_table(fake_study().read()).splitlines()
     assert len(lines) == 2 + 7
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith("| t0001-r0 | finalist | complete | 16 |")
+    assert lines[2].startswith("| t0001-r0 | 0.450 | 0.708 | finalist | complete | 16 |")
 
 
 def test_columns_that_nothing_fills_are_left_out(tmp_path):
