@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from raystudy.errors import RaystudyError
+
 OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; nothing large goes through Ray
 WORKER_ENVIRONMENT = {
     # Large activations are freed and taken again in every step; without this glibc gives them back to the kernel
@@ -35,19 +37,32 @@ def ray_cluster() -> Iterator[dict[str, float]]:
 
     already_connected = ray.is_initialized()
     if not already_connected:
-        local = {} if "RAY_ADDRESS" in os.environ else _local_options()
-        ray.init(
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            **local,
-        )
+        _connect()
     try:
         yield ray.cluster_resources()
     finally:
         if not already_connected:
             ray.shutdown()
+
+
+def _connect() -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # even on loopback: other users of the machine reach it too
+    try:
+        ray.init(
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(_local_options() if address is None else {}),
+        )
+    except ConnectionError as error:
+        raise RaystudyError(
+            f"no Ray answers at RAY_ADDRESS={address} ({str(error).splitlines()[0]}); start that cluster, correct the "
+            "address, or unset RAY_ADDRESS to run on this machine alone"
+        ) from None
 
 
 def _local_options() -> dict[str, object]:

@@ -233,10 +233,22 @@ def configure(flat: dict[str, Any]) -> tuple[ModelSpec, TrainingSpec]:
     )
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = []
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is given twice", key.start_mark)
+            seen.append(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_spec(path: Path) -> StudySpec:
     """Read and validate a study file; SpecError names the file, the key, the value and the rule."""
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise SpecError(f"{path}: the study file cannot be read ({error.strerror}); check its path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

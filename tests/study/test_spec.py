@@ -337,3 +337,17 @@ def test_a_validated_study_cannot_be_altered() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         spec.name = "other"  # type: ignore[misc]
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nbudget: {trials: 1, minutes: 1}\nbudget: {trials: 9, minutes: 9}\n")
+    with pytest.raises(SpecError, match=r"`budget` is given twice.*line 3"):
+        load_spec(path)
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("1: a\nname: b\nbudget: {trials: 1, minutes: 1}\ndata: {source: yeast}\n")
+    with pytest.raises(SpecError, match="1"):
+        load_spec(path)
