@@ -193,11 +193,15 @@ class _Study:
             with self.progress.stage(f"retraining {trial.id} on {num_workers} workers"):
                 self.records.trial_started(finalist)
                 task = Task.of(finalist, self.spec, self.records, self.data_folder)
-                history = train_finalist(task, num_workers, self.spec.resources, self.records.folder / "ray")
+                try:
+                    history = train_finalist(task, num_workers, self.spec.resources, self.records.folder / "ray")
+                except TrialFailed as failure:
+                    self.records.trial_ended(finalist.id, TrialState.FAILED, str(failure))
+                    raise
+                self._keep_predictions(finalist.id, finalist_predictions(task), opened=False)
                 for metrics in history:
                     self.records.trial_epoch(finalist.id, metrics)
                 self.records.trial_ended(finalist.id, TrialState.COMPLETE)
-                self._keep_predictions(finalist.id, finalist_predictions(task), opened=False)
 
     def _finalist(self, trial: TrialRecord, capacity: dict[str, float]) -> TrialRecord:
         """The trial again, with a seed of its own, its global batch shared by every worker that fits."""

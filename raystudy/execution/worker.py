@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,14 @@ def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, stora
             failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
         ),
     )
+    # In the main thread Ray Train would take over Ctrl-C, end the process with code 0, and not give it back.
+    background = ThreadPoolExecutor(max_workers=1)
     try:
-        trainer.fit()
+        background.submit(trainer.fit).result()
     except ray.train.TrainingFailedError as error:
         raise TrialFailed("crash", f"finalist {task.trial_id}: {error}") from error
+    finally:
+        background.shutdown(wait=False)
     _, state = checkpoint.load(Path(task.folder) / checkpoint.LAST)
     history: list[Metrics] = state["history"]
     return history

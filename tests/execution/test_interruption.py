@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ PATIENCE_SECONDS = 120
 def start(study_file: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         command = [sys.executable, "-m", "raystudy.tune", str(study_file), "--json"]
-        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        # A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
+        heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, preexec_fn=heed_ctrl_c)
 
 
 def wait_for(driver: subprocess.Popen[bytes], records: Records, arrived: Callable[[StudyRecord], bool]) -> StudyRecord:
