@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from raystudy.errors import DataError, RaystudyError
+from raystudy.errors import DataError, RaystudyError, SpecError
 
 app = typer.Typer(
     help="How well expression can be predicted from sequence, and which architecture does it.",
@@ -134,6 +135,12 @@ def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")
     from raystudy.tune import studies_folder
 
     command = ui_command(studies_folder(), port)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SpecError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     err.print(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
     os.execvp(command[0], command)  # noqa: S606
 
@@ -141,8 +148,6 @@ def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")
 def _report(name: str, as_json: bool) -> None:
     from raystudy.report.page import write_page
     from raystudy.report.table import report_json, result_table
-    from raystudy.tracking.mlflow import MlflowMirror
-    from raystudy.tracking.records import Records
 
     record = _record(name)
     page = write_page(record)
@@ -153,9 +158,11 @@ def _report(name: str, as_json: bool) -> None:
         console.print(result_table(record, console.width))
         console.print(found["verdict"], end="\n\n")
         best = found["best"]
+        tracking = (record.last("session_started") or {}).get("tracking", "")
+        hint = " (open it with `raystudy ui`)" if tracking.startswith("sqlite") else ""
         places = {
             "report": page,
-            "MLflow": f"{MlflowMirror(None, Records(record.folder)).uri} (open it with `raystudy ui`)",
+            "MLflow": f"{tracking}{hint}",
             "winner's checkpoint": best and record.folder / "finalists" / best["replicate"] / "best.safetensors",
         }
         for what, where in places.items():
@@ -219,8 +226,9 @@ def _run(application: Callable[..., Any]) -> None:
         err.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        err.print(f"error: {error.strerror or error}: {error.filename}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 def main() -> None:

@@ -19,16 +19,17 @@ from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_split
 from raystudy.dimension.estimators import DimensionEstimate
 from raystudy.dimension.seeding import dimension_of, seed_widths
-from raystudy.errors import Infeasible, RaystudyError, SpecError, TrialFailed
+from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError, TrialFailed
 from raystudy.execution.capacity import finalist_workers
+from raystudy.execution.cluster import ray_cluster, remote_address
 from raystudy.models.baselines import BASELINES, counted_features
 from raystudy.plan import make_plan, this_machine
 from raystudy.progress import Progress
 from raystudy.report.page import write_page
 from raystudy.search.policy import Origin, SearchPolicy
 from raystudy.study.space import derive_seed
-from raystudy.study.spec import BudgetSpec, DataSpec, ResourcesSpec, StudySpec
-from raystudy.tracking.mlflow import MlflowMirror
+from raystudy.study.spec import DataSpec, StudySpec, parse_spec
+from raystudy.tracking.mlflow import MlflowMirror, without_password
 from raystudy.tracking.predictions import read_predictions, write_predictions
 from raystudy.tracking.provenance import provenance
 from raystudy.tracking.records import Records, StudyRecord, TrialRecord, TrialState
@@ -36,6 +37,7 @@ from raystudy.training.metrics import pearson_r2, r2
 from raystudy.training.selection import choose_finalists, open_test
 
 DEFAULT_STUDY = Path("search_spaces/yeast.yaml")
+SMOKE_WINDOW = (300, 300)
 
 
 def studies_folder() -> Path:
@@ -50,7 +52,7 @@ def run_study(spec: StudySpec, progress: Progress, data: Path | None = None) -> 
     file, the data or the machine is found before the first trial. Raises RaystudyError.
     """
     plan = make_plan(spec, this_machine())
-    if not plan["feasible"] and "RAY_ADDRESS" not in os.environ:
+    if not plan["feasible"] and remote_address() is None:
         raise Infeasible(f"study {spec.name!r} cannot run here: {'; '.join(plan['problems'])}")
     folder = studies_folder() / spec.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +75,13 @@ class _Study:
         self.progress = progress
         self.started = time.time()
         self.spent_before = self.records.read().seconds
-        _keep_spec(spec, folder / "spec.json")
+        _check_spec(spec, folder / "spec.json")
         with progress.stage("data"):
             self.data_folder = prepared_folder(spec.data, data)
             self.genes = Genes.open(self.data_folder)
             self.genes.windows(spec.data.window_bp)
             self.split = _keep_split(spec, self.genes, folder / "split.json")
+        _keep_spec(spec, folder / "spec.json")  # only now: a mistake above must not claim the study's name
         self.mirror = MlflowMirror(spec.tracking.uri, self.records)
 
     def run(self) -> StudyRecord:
@@ -87,7 +90,8 @@ class _Study:
             spec_hash=self.spec.hash,
             data={"hash": self.genes.hash, "num_genes": self.genes.num_genes, "source": self.genes.source},
             split=self.split.summary(),
-            provenance=provenance(Path.cwd()),
+            provenance=provenance(),
+            tracking=without_password(self.mirror.uri),
         )
         self._seed_search_points()
         self._fit_baselines()
@@ -144,8 +148,6 @@ class _Study:
         record = self.records.read()
         if record.test_scores:
             return
-        from raystudy.execution.cluster import ray_cluster
-
         with ExitStack() as running:
             with self.progress.stage("starting Ray"):
                 capacity = running.enter_context(ray_cluster())
@@ -175,7 +177,7 @@ class _Study:
             policy.close()
         trials = self.records.read().trials
         if all(trial.valid_r2 is None for trial in trials):
-            reasons = sorted({f"{trial.state}: {trial.reason}" for trial in trials})
+            reasons = "; ".join(sorted({f"{trial.state}: {trial.reason}" for trial in trials}))
             raise TrialFailed("no trial", f"none of {len(trials)} trials reached a validation R2 ({reasons})")
         self.records.append("search_finished", reason="minutes" if policy.out_of_time else "trials", trials=len(trials))
 
@@ -187,8 +189,10 @@ class _Study:
         for trial in choose_finalists(record.trials, self.spec.finalists):
             finalist = self._finalist(trial, capacity)
             known = {one.id: one for one in record.finalists}.get(finalist.id)
-            if known is not None and known.state is TrialState.COMPLETE:
-                continue
+            if known is not None:
+                if known.state is TrialState.COMPLETE:
+                    continue
+                finalist = known  # goes on with the batches it began with, whatever the cluster is now
             num_workers = (finalist.global_batch or 1) // finalist.config["batch_size"]
             with self.progress.stage(f"retraining {trial.id} on {num_workers} workers"):
                 self.records.trial_started(finalist)
@@ -197,11 +201,15 @@ class _Study:
                     history = train_finalist(task, num_workers, self.spec.resources, self.records.folder / "ray")
                 except TrialFailed as failure:
                     self.records.trial_ended(finalist.id, TrialState.FAILED, str(failure))
-                    raise
+                    continue
                 self._keep_predictions(finalist.id, finalist_predictions(task), opened=False)
                 for metrics in history:
                     self.records.trial_epoch(finalist.id, metrics)
                 self.records.trial_ended(finalist.id, TrialState.COMPLETE)
+        finalists = self.records.read().finalists
+        if not any(one.state is TrialState.COMPLETE for one in finalists):
+            reasons = "; ".join(f"{one.id}: {one.reason}" for one in finalists)
+            raise TrialFailed("no finalist", f"none could be retrained ({reasons}); the same command tries again")
 
     def _finalist(self, trial: TrialRecord, capacity: dict[str, float]) -> TrialRecord:
         """The trial again, with a seed of its own, its global batch shared by every worker that fits."""
@@ -250,27 +258,32 @@ def prepared_folder(spec: DataSpec, given: Path | None = None) -> Path:
 
 def smoke(spec: StudySpec) -> StudySpec:
     """Any study shrunk to a minute on two CPU cores: two trials of two epochs on short windows of synthetic genes."""
-    up, down = spec.data.window_bp
-    return spec.model_copy(
-        update={
-            "name": f"{spec.name[:58]}-smoke",
-            "data": DataSpec(source="synthetic", window_bp=(min(up, 300), min(down, 300)), max_protein=200),
-            "training": spec.training.model_copy(update={"epochs": 2}),
-            "model": spec.model.model_copy(update={"num_latents": min(spec.model.num_latents, 16)}),
-            "resources": ResourcesSpec(),
-            "budget": BudgetSpec(trials=2, minutes=3),
-            "finalists": 1,
-        }
-    )
+    small = {"epochs": 2, "num_latents": min(spec.model.num_latents, 16), "pool_size": min(spec.model.pool_size, 10)}
+    document = spec.model_dump(mode="json")
+    document |= {
+        "name": f"{spec.name[:58]}-smoke",
+        "data": {"source": "synthetic", "window_bp": SMOKE_WINDOW, "max_protein": 200},
+        "search": {key: value for key, value in document["search"].items() if key not in small},
+        "arms": [{key: value for key, value in arm.items() if key not in small} for arm in document["arms"]],
+        "model": {key: small.get(key, value) for key, value in document["model"].items()},
+        "training": {key: small.get(key, value) for key, value in document["training"].items()},
+        "resources": {},
+        "budget": {"trials": 2, "minutes": 3},
+        "finalists": 1,
+    }
+    return parse_spec(document, where="smoke")
 
 
-def _keep_spec(spec: StudySpec, path: Path) -> None:
-    """Write the study file's content once; SpecError, naming the keys, when another study has this name."""
-    document = {"hash": spec.hash, "spec": spec.model_dump(mode="json")}
+def _check_spec(spec: StudySpec, path: Path) -> None:
+    """SpecError, naming the keys, when another study has this name."""
     if path.exists():
-        before = json.loads(path.read_text())
-        if before["hash"] != spec.hash:
-            old, new = (_flat(spec) for spec in (before["spec"], document["spec"]))
+        try:
+            before = json.loads(path.read_text())
+            known, old = before["hash"], _flat(before["spec"])
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{path} is damaged; give the study another `name`, or remove its folder") from None
+        if known != spec.hash:
+            new = _flat(spec.model_dump(mode="json"))
             keys = spec.identity.keys()
             changed = [
                 f"`{key}` was {old.get(key)!r} and is {new.get(key)!r}"
@@ -281,6 +294,11 @@ def _keep_spec(spec: StudySpec, path: Path) -> None:
                 f"a study {spec.name!r} is in {path.parent} already, with another study file: {'; '.join(changed)}. "
                 "Give this one another `name`, or put the file back to go on with that one"
             )
+
+
+def _keep_spec(spec: StudySpec, path: Path) -> None:
+    """Write the study file's content; where tracking goes is left out, it may hold a password."""
+    document = {"hash": spec.hash, "spec": spec.model_dump(mode="json", exclude={"tracking"})}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(document, indent=1))
     partial.replace(path)

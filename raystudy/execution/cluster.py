@@ -28,16 +28,24 @@ DEFAULTS = {
 }
 
 
+LOCAL_DEFAULTS = {
+    # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; asked for
+    # `_node_ip_address="127.0.0.1"`, Ray 2.60 takes the machine's outward address instead.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
 @contextmanager
 def ray_cluster() -> Iterator[dict[str, float]]:
     """Connect to ``RAY_ADDRESS`` where it is set, else start a local Ray; yields what it has (CPU, GPU, ...)."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    address = remote_address()
+    for name, value in (DEFAULTS | ({} if address else LOCAL_DEFAULTS)).items():
+        os.environ.setdefault(name, value)  # Ray reads them while it is imported
     import ray
 
     already_connected = ray.is_initialized()
     if not already_connected:
-        _connect()
+        _connect(address)
     try:
         yield ray.cluster_resources()
     finally:
@@ -45,18 +53,23 @@ def ray_cluster() -> Iterator[dict[str, float]]:
             ray.shutdown()
 
 
-def _connect() -> None:
+def remote_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None where a study is to start a Ray of its own."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
+def _connect(address: str | None) -> None:
+    """A Ray started here also asks for a token, by its own default: other users of the machine could reach it."""
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # even on loopback: other users of the machine reach it too
     try:
         ray.init(
+            address=address or "local",
             runtime_env={"env_vars": WORKER_ENVIRONMENT},
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(_local_options() if address is None else {}),
+            **({} if address else _local_options()),
         )
     except ConnectionError as error:
         raise RaystudyError(
@@ -67,9 +80,4 @@ def _connect() -> None:
 
 def _local_options() -> dict[str, object]:
     """The dashboard stays on: Train frees the placement group of a stopped trial through it."""
-    return {
-        "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
-        "_node_ip_address": "127.0.0.1",
-        "object_store_memory": OBJECT_STORE_BYTES,
-    }
+    return {"include_dashboard": True, "dashboard_host": "127.0.0.1", "object_store_memory": OBJECT_STORE_BYTES}

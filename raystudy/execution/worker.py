@@ -75,7 +75,7 @@ def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, stora
     try:
         background.submit(trainer.fit).result()
     except ray.train.TrainingFailedError as error:
-        raise TrialFailed("crash", f"finalist {task.trial_id}: {error}") from error
+        raise TrialFailed("crash", " ".join(str(error).split())[-300:]) from error
     finally:
         background.shutdown(wait=False)
     _, state = checkpoint.load(Path(task.folder) / checkpoint.LAST)

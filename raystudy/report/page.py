@@ -67,7 +67,6 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "resources": {
             "driver sessions": len(record.every("session_started")),
             "time at work": f"{record.seconds / 60:.1f} min",
-            **{key: session[key] for key in ("workers", "cpus", "gpus") if key in session},
             "stopped because of": (record.last("search_finished") or {}).get("reason", "not stopped yet"),
         },
         "commit": git.get("commit"),

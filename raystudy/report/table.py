@@ -108,6 +108,8 @@ def result_rows(record: StudyRecord) -> list[Row]:
 def result_table(record: StudyRecord, width: int = WIDE) -> Table:
     """The result table for a terminal of that many characters; columns that no row fills are left out."""
     rows = result_rows(record)
+    if not rows:
+        return Table(title=f"Study {record.name}: nothing has been trained yet")
     table = Table(title=f"Study {record.name}", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     shown = [column for column in filled_columns(rows) if width >= WIDE or COLUMNS[column] not in WIDE_ONLY]
     for column in shown:

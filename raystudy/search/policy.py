@@ -46,9 +46,6 @@ class Origin:
     provenance: dict[str, Any] | None = None
 
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # its lines would tear a progress display apart
-
-
 class SearchPolicy:
     """One study's search. Every method is called from one thread, the driver's."""
 
@@ -152,10 +149,14 @@ class SearchPolicy:
     @property
     def out_of_time(self) -> bool:
         """Is what is left of the study needed for retraining the finalists? Then no trial starts or goes on."""
-        epochs = [epoch for trial in self._trials.values() for epoch in trial.epochs]
-        slowest = max((epoch["epoch_seconds"] + epoch["eval_seconds"] for epoch in epochs), default=0.0)
-        one = FINALIST_START_SECONDS + self.spec.training.epochs * slowest
-        return time.time() >= self._ends - self.spec.finalists * one
+        trained = [trial for trial in self._trials.values() if trial.epochs]
+        if not trained:
+            return False  # a study without one trained epoch has nothing to say
+        slowest = max(
+            trial.config["epochs"] * max(epoch["epoch_seconds"] + epoch["eval_seconds"] for epoch in trial.epochs)
+            for trial in trained
+        )
+        return time.time() >= self._ends - self.spec.finalists * (FINALIST_START_SECONDS + slowest)
 
     def _propose(self) -> TrialRecord:
         asked = self._study.ask()

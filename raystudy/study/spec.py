@@ -178,8 +178,8 @@ class StudySpec(_Section):
 
     def _check_arms(self) -> None:
         names = [arm.get("name") for arm in self.arms]
-        if None in names or len(set(names)) < len(names):
-            raise ValueError(f"each arm needs a `name` of its own, but got {names}")
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"each arm needs a `name` of its own, a text, but got {names}")
         for arm in self.arms:
             overrides = {key: value for key, value in arm.items() if key != "name"}
             self._configure(overrides, where=f"arms.{arm['name']}")
@@ -251,7 +251,7 @@ def load_spec(path: Path) -> StudySpec:
         document = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise SpecError(f"{path}: the study file cannot be read ({error.strerror}); check its path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise SpecError(f"{path}: a study file is a mapping of keys (name, data, search, ...), got {document!r:.60}")

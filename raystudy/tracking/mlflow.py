@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from raystudy.errors import SpecError
 from raystudy.tracking.predictions import predictions_path
@@ -234,7 +234,7 @@ def ui_command(studies: Path, port: int, uri: str | None = None) -> list[str]:
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or local_uri(studies)
     if _is_server(uri):
         raise SpecError(
-            f"`raystudy ui` serves a database, but tracking goes to {_without_password(uri)}, which is a server "
+            f"`raystudy ui` serves a database, but tracking goes to {without_password(uri)}, which is a server "
             "with pages of its own: open that address in a browser."
         )
     quiet = ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true"]
@@ -320,7 +320,7 @@ def _summary_metrics(trial: TrialRecord, ended: float) -> list[Metric]:
 
 
 def _failure_message(uri: str, name: str, error: Exception) -> str:
-    shown = _without_password(uri)
+    shown = without_password(uri)
     reason = (str(error).replace(uri, shown).strip().splitlines() or [""])[0][:300]
     return (
         f"MLflow at {shown} does not take the runs of study {name} ({type(error).__name__}: {reason}). The "
@@ -333,9 +333,9 @@ def _is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://", "databricks"))
 
 
-def _without_password(uri: str) -> str:
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+def without_password(uri: str) -> str:
+    """The address as it may be shown and recorded."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def _milliseconds(seconds: float) -> int:
