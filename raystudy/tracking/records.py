@@ -194,8 +194,8 @@ class Records:
         """Add an epoch: ``epoch`` (from 1), ``valid_r2``, ``train_loss``, ``epoch_seconds``, what else was measured."""
         return self._append_trial(trial_id, "epoch", **metrics)
 
-    def trial_ended(self, trial_id: str, state: TrialState, reason: str | None = None, **fields: Any) -> JsonObject:
-        return self._append_trial(trial_id, "ended", state=state.value, reason=reason, **fields)
+    def trial_ended(self, trial_id: str, state: TrialState, reason: str | None = None) -> JsonObject:
+        return self._append_trial(trial_id, "ended", state=state.value, reason=reason)
 
     def read_trial(self, trial_id: str) -> TrialRecord:
         """One trial or finalist that has started."""
