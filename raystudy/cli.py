@@ -77,13 +77,22 @@ def dimension(
 
 
 @app.command()
+def presets(as_json: Json = False) -> None:
+    """List the published networks that a study can name as `model.preset`, with their parameters."""
+    from raystudy.plan import list_presets
+
+    found = list_presets()
+    _answer(found, as_json, lambda: _print_presets(found))
+
+
+@app.command()
 def plan(study: StudyFile, as_json: Json = False) -> None:
     """Say what a study would run, and whether it fits here, before anything runs."""
     from raystudy.plan import make_plan, this_machine
     from raystudy.study.spec import load_spec
 
     found = make_plan(load_spec(study), this_machine())
-    _answer(found, as_json, lambda: _print_facts(found))
+    _answer(found, as_json, lambda: _print_plan(found))
 
 
 @app.command()
@@ -96,12 +105,13 @@ def tune(
     """Run a study, or go on with it where it was interrupted."""
     from raystudy import tune as story
     from raystudy.progress import Progress
+    from raystudy.study.smoke import smoke as shrink
     from raystudy.study.spec import load_spec
 
     path = study or story.DEFAULT_STUDY
     spec = load_spec(path)
     if smoke:
-        spec = story.smoke(spec)
+        spec = shrink(spec)
     try:
         with Progress(err) as progress:
             story.run_study(spec, progress, data)
@@ -199,6 +209,47 @@ def _print_facts(document: dict[str, Any], indent: str = "") -> None:
             _print_facts(value, indent + "  ")
         else:
             print(f"{indent}{key}: {value}")
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    _print_facts({key: value for key, value in found.items() if key != "arms"})
+    if not found["arms"]:
+        return
+    table = Table(title=f"Arms of {found['name']}")
+    printed = {arm["name"]: str(arm["printed"].get("parameters", "")) for arm in found["arms"]}
+    headings = ["arm", "parameters", *(["printed"] if any(printed.values()) else [])]
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    table.add_column("differs in")
+    for arm in found["arms"]:
+        cells = (arm["name"], f"{arm['parameters']:,}", printed[arm["name"]])[: len(headings)]
+        table.add_row(*cells, _settings(arm["config"]))
+    Console().print(table)
+    for arm in found["arms"]:
+        if arm["note"]:
+            print(f"{arm['name']}: {arm['note']}")
+
+
+def _print_presets(found: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("preset", "parameters", "as published", "predicts"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("settings, where they are not the default")
+    for one in found:
+        published = one["parameters_as_published"] or one["parameters"]
+        predicts = "\n".join(one["targets"])
+        row = (one["preset"], f"{one['parameters']:,}", f"{published:,}", predicts, _settings(one["differs"]))
+        table.add_row(*row, end_section=True)
+    Console().print(table)
+    print("As published, DNAPerceiver allocates 20,000 positions (`position_rows: 20000`) and reads 10,500 of them.")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in settings.items())
 
 
 def _print_dimension(found: dict[str, Any], window_bp: tuple[int, int]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from raystudy.errors import Infeasible
 from raystudy.execution.capacity import concurrent_trials
 from raystudy.models.build import count_parameters
+from raystudy.study.model import PRESETS, ModelSpec
 from raystudy.study.space import Value
-from raystudy.study.spec import ModelSpec, StudySpec
+from raystudy.study.spec import ArmSpec, StudySpec
 
 
 def this_machine() -> dict[str, float]:
@@ -57,26 +60,51 @@ def make_plan(spec: StudySpec, capacity: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _arm(spec: StudySpec, arm: dict[str, Value]) -> dict[str, Any]:
-    overrides = {name: value for name, value in arm.items() if name != "name"}
-    model, _ = spec.configure(overrides)
-    return {"name": arm["name"], "parameters": _count(spec, model), "config": overrides}
+def list_presets() -> list[dict[str, Any]]:
+    """The published networks: settings, targets, and parameters, also with the position table that was published."""
+    found, default = [], ModelSpec()
+    for name, preset in PRESETS.items():
+        rows = preset.published_position_rows
+        num_targets = len(preset.targets)
+        found.append(
+            {
+                "preset": name,
+                "parameters": count_parameters(ModelSpec(preset=name), num_targets),
+                "parameters_as_published": rows
+                and count_parameters(ModelSpec(preset=name, position_rows=rows), num_targets),
+                "targets": list(preset.targets),
+                "settings": dict(preset.settings),
+                "differs": {key: value for key, value in preset.settings.items() if value != getattr(default, key)},
+                "source": preset.source,
+            }
+        )
+    return found
 
 
-def _count(spec: StudySpec, model: ModelSpec) -> int:
-    return count_parameters(model, sum(spec.data.window_bp), spec.data.max_protein)
+def _arm(spec: StudySpec, arm: ArmSpec) -> dict[str, Any]:
+    model, _ = spec.configure(arm.overrides)
+    return {
+        "name": arm.name,
+        "parameters": count_parameters(model, len(spec.targets)),
+        "reads": sorted(model.inputs),
+        "config": arm.overrides,
+        "printed": arm.printed,
+        "note": arm.note,
+    }
 
 
-def _extreme(spec: StudySpec, pick: Callable[..., int]) -> int:
+def _extreme(spec: StudySpec, pick: Callable[..., Value]) -> int:
     """Smallest or largest parameter count in the space: each key in turn at its best corner.
 
     Twice, because one key (the embedding's width) can matter only at another's value (the encoder's).
     """
     chosen: dict[str, Value] = {}
     for name in 2 * sorted(spec.search.keys() & ModelSpec.model_fields.keys()):
-        counts = {
-            value: _count(spec, spec.configure({**chosen, name: value})[0]) for value in spec.search[name].corners()
-        }
-        best = pick(counts.values())
-        chosen[name] = next(value for value, count in counts.items() if count == best)
-    return _count(spec, spec.configure(chosen)[0])
+        counts: dict[Value, int] = {}
+        for value in spec.search[name].corners():
+            with suppress(ValidationError):  # together with what was chosen before it breaks a rule
+                model, _ = spec.configure({**chosen, name: value})
+                counts[value] = count_parameters(model, len(spec.targets))
+        if counts:
+            chosen[name] = pick(counts, key=lambda value: counts[value])
+    return count_parameters(spec.configure(chosen)[0], len(spec.targets))

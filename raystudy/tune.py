@@ -7,37 +7,40 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from raystudy.data.batches import StudyData, sealed_labels
+from raystudy.data.batches import FeatureScale, GeneInputs, LabelScale, sealed_labels
 from raystudy.data.genes import TABLE, Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_split
+from raystudy.data.tables import GeneFeatures, read_features
 from raystudy.dimension.estimators import DimensionEstimate
 from raystudy.dimension.seeding import dimension_of, seed_widths
 from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError, TrialFailed
+from raystudy.execution import remote_address
 from raystudy.execution.capacity import finalist_workers
-from raystudy.execution.cluster import ray_cluster, remote_address
-from raystudy.models.baselines import BASELINES, counted_features
+from raystudy.execution.cluster import ray_cluster
+from raystudy.models.baselines import counted_features, fit_baseline
 from raystudy.plan import make_plan, this_machine
 from raystudy.progress import Progress
 from raystudy.report.page import write_page
 from raystudy.search.policy import Origin, SearchPolicy
 from raystudy.study.space import derive_seed
-from raystudy.study.spec import DataSpec, StudySpec, parse_spec
+from raystudy.study.spec import DataSpec, FeatureTable, StudySpec
 from raystudy.tracking.mlflow import MlflowMirror, without_password
 from raystudy.tracking.predictions import read_predictions, write_predictions
 from raystudy.tracking.provenance import provenance
 from raystudy.tracking.records import Records, StudyRecord, TrialRecord, TrialState
-from raystudy.training.metrics import pearson_r2, r2
+from raystudy.training.metrics import scores
 from raystudy.training.selection import choose_finalists, open_test
 
 DEFAULT_STUDY = Path("search_spaces/yeast.yaml")
-SMOKE_WINDOW = (300, 300)
+FEWEST_LABELS = 5
 
 
 def studies_folder() -> Path:
@@ -80,15 +83,27 @@ class _Study:
             self.data_folder = prepared_folder(spec.data, data)
             self.genes = Genes.open(self.data_folder)
             self.genes.windows(spec.data.window_bp)
-            self.split = _keep_split(spec, self.genes, folder / "split.json")
-        _keep_spec(spec, folder / "spec.json")  # only now: a mistake above must not claim the study's name
+            claimed = (folder / "spec.json").exists() and (folder / "split.json").exists()
+            self.split = Split.load(folder / "split.json", self.genes) if claimed else _make_split(spec, self.genes)
+            feature_scale = FeatureScale.fit(self.genes.features, self.split.train)
+            for model in spec.networks:
+                GeneInputs.of(self.genes, model, feature_scale)
+            self.features = self._read_feature_tables()
+        if not claimed:  # only now: a mistake above must not claim the study's name, nor leave a split to go by
+            self.split.save(folder / "split.json", self.genes)
+            _keep_spec(spec, folder / "spec.json")
         self.mirror = MlflowMirror(spec.tracking.uri, self.records)
 
     def run(self) -> StudyRecord:
         self.records.append(
             "session_started",
             spec_hash=self.spec.hash,
-            data={"hash": self.genes.hash, "num_genes": self.genes.num_genes, "source": self.genes.source},
+            data={
+                "hash": self.genes.hash,
+                "num_genes": self.genes.num_genes,
+                "source": self.genes.source,
+                "unknown": self.genes.notes.get("unknown"),
+            },
             split=self.split.summary(),
             provenance=provenance(),
             tracking=without_password(self.mirror.uri),
@@ -122,26 +137,61 @@ class _Study:
 
     def _fit_baselines(self) -> None:
         """Fit what has not been fitted; predictions for every gene are kept, test labels are not read."""
-        missing = set(self.spec.baselines) - {line["name"] for line in self.records.read().baselines}
+        missing = self._missing_baselines()
         if not missing:
             return
         with self.progress.stage("baselines"):
-            data = StudyData.load(
-                self.data_folder, self.records.folder / "split.json", self.spec.data, self.spec.target
-            )
-            features = counted_features(data)
-            for name in sorted(missing):
-                started = time.perf_counter()
-                predicted = BASELINES[name](features, data)
-                valid = data.split.valid
-                self._keep_predictions(name, data.label_scale.to_unit(predicted), opened=False)
-                self.records.append(
-                    "baseline",
-                    name=name,
-                    valid_r2=r2(data.labels[valid], predicted[valid]),
-                    valid_pearson_r2=pearson_r2(data.labels[valid], predicted[valid]),
-                    seconds=time.perf_counter() - started,
-                )
+            counted = counted_features(self.genes, self.spec.networks)
+            read = ", ".join(sorted(self.spec.inputs))
+            for one in self.spec.baselines:
+                origin: dict[str, Any]
+                arms: dict[str, str]
+                if isinstance(one, str):
+                    arms, features, origin = {one: one}, counted, {"counted_from": read}
+                else:
+                    table = self.features[one]
+                    arms, features = {one.arm(model): model for model in one.models}, table.values
+                    origin = {
+                        "table": str(one.features),
+                        "sha256": table.sha256,
+                        "genes_without_features": table.num_missing,
+                        "rows_of_other_genes": table.num_unknown,
+                    }
+                for name in arms.keys() & missing:
+                    self._fit_baseline(name, arms[name], features, origin)
+
+    def _missing_baselines(self) -> set[str]:
+        return set(self.spec.baseline_names) - {line["name"] for line in self.records.read().baselines}
+
+    def _read_feature_tables(self) -> dict[FeatureTable, GeneFeatures]:
+        """The tables of the baselines still to be fitted. DataError where one knows nothing of the training genes."""
+        missing, found = self._missing_baselines(), {}
+        for one in self.spec.baselines:
+            if isinstance(one, FeatureTable) and missing & {one.arm(model) for model in one.models}:
+                found[one] = read_features(one.features, self.genes.gene_ids)
+                if not np.isfinite(found[one].values[self.split.train]).any():
+                    raise DataError(
+                        f"{one.features} has no value for any of the {len(self.split.train)} training genes; nothing "
+                        "can be fitted to that. Give a table of the genes in the data"
+                    )
+        return found
+
+    def _fit_baseline(self, name: str, model: str, features: Any, origin: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        labels = sealed_labels(self.genes, self.spec.targets, self.split)
+        scale = LabelScale.fit(labels[self.split.train], self.spec.targets)
+        standardised, valid = scale.standardise(labels), self.split.valid
+        predicted = fit_baseline(model, features, standardised, self.split)
+        self._keep_predictions(name, scale.to_unit(predicted), opened=False)
+        found = scores(standardised[valid], predicted[valid], self.spec.targets)
+        self.records.append(
+            "baseline",
+            name=name,
+            **{f"valid_{measure}": value for measure, value in found.items()},
+            num_features=features.shape[1],
+            **origin,
+            seconds=time.perf_counter() - started,
+        )
 
     def _train(self) -> None:
         """Search and retrain the finalists, as far as the records say that is still to be done."""
@@ -169,7 +219,7 @@ class _Study:
                 listeners=[self.mirror.sync_trial, show],
             )
             for arm in self.spec.arms:
-                policy.enqueue({}, Origin("arm", arm=str(arm["name"])))
+                policy.enqueue({}, Origin("arm", arm=arm.name))
             seeded = (self.records.read().last("dimension") or {}).get("seeded", {})
             for width in seeded.get("widths", []):
                 policy.enqueue({"latent_dim": width}, Origin("seeded", provenance=seeded["provenance"]))
@@ -232,20 +282,23 @@ class _Study:
             return
         complete = [one.id for one in record.finalists if one.state is TrialState.COMPLETE]
         names = [*complete, *(line["name"] for line in record.baselines)]
-        predicted = {name: read_predictions(self.records.folder, name, self.genes.gene_ids) for name in names}
-        scores = open_test(self.genes, self.spec.target, self.split, predicted)
+        predicted = {
+            name: read_predictions(self.records.folder, name, self.genes.gene_ids, self.spec.targets) for name in names
+        }
+        found = open_test(self.genes, self.spec.targets, self.split, predicted)
         for name in names:
             self._keep_predictions(name, predicted[name], opened=True)
-        self.records.append("test_opened", scores=scores)
+        self.records.append("test_opened", scores=found)
 
     def _keep_predictions(self, name: str, predicted: Any, opened: bool) -> None:
-        """Keep predictions for every gene in the label's own unit, with the test labels only once they are opened."""
+        """Keep predictions for every gene in the labels' own units, with the test labels only once they are opened."""
+        targets = self.spec.targets
         if opened:
-            measured = self.genes.target(self.spec.target)
+            measured = np.stack([self.genes.target(target) for target in targets], axis=1)
         else:
-            measured = sealed_labels(self.genes, self.spec.target, self.split)
+            measured = sealed_labels(self.genes, targets, self.split)
         parts = {part: getattr(self.split, part) for part in PARTS}
-        write_predictions(self.records.folder, name, self.genes.gene_ids, parts, predicted, measured)
+        write_predictions(self.records.folder, name, self.genes.gene_ids, parts, targets, predicted, measured)
 
 
 def prepared_folder(spec: DataSpec, given: Path | None = None) -> Path:
@@ -256,39 +309,20 @@ def prepared_folder(spec: DataSpec, given: Path | None = None) -> Path:
     return folder
 
 
-def smoke(spec: StudySpec) -> StudySpec:
-    """Any study shrunk to a minute on two CPU cores: two trials of two epochs on short windows of synthetic genes."""
-    small = {"epochs": 2, "num_latents": min(spec.model.num_latents, 16), "pool_size": min(spec.model.pool_size, 10)}
-    document = spec.model_dump(mode="json")
-    document |= {
-        "name": f"{spec.name[:58]}-smoke",
-        "data": {"source": "synthetic", "window_bp": SMOKE_WINDOW, "max_protein": 200},
-        "search": {key: value for key, value in document["search"].items() if key not in small},
-        "arms": [{key: value for key, value in arm.items() if key not in small} for arm in document["arms"]],
-        "model": {key: small.get(key, value) for key, value in document["model"].items()},
-        "training": {key: small.get(key, value) for key, value in document["training"].items()},
-        "resources": {},
-        "budget": {"trials": 2, "minutes": 3},
-        "finalists": 1,
-    }
-    return parse_spec(document, where="smoke")
-
-
 def _check_spec(spec: StudySpec, path: Path) -> None:
     """SpecError, naming the keys, when another study has this name."""
     if path.exists():
         try:
             before = json.loads(path.read_text())
-            known, old = before["hash"], _flat(before["spec"])
+            known, old = before["hash"], _flat(before["identity"])
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{path} is damaged; give the study another `name`, or remove its folder") from None
         if known != spec.hash:
-            new = _flat(spec.model_dump(mode="json"))
-            keys = spec.identity.keys()
+            new = _flat(json.loads(json.dumps(spec.identity)))
             changed = [
                 f"`{key}` was {old.get(key)!r} and is {new.get(key)!r}"
                 for key in sorted(old.keys() | new.keys())
-                if key.split(".")[0] in keys and old.get(key) != new.get(key)
+                if old.get(key) != new.get(key)
             ]
             raise SpecError(
                 f"a study {spec.name!r} is in {path.parent} already, with another study file: {'; '.join(changed)}. "
@@ -298,7 +332,8 @@ def _check_spec(spec: StudySpec, path: Path) -> None:
 
 def _keep_spec(spec: StudySpec, path: Path) -> None:
     """Write the study file's content; where tracking goes is left out, it may hold a password."""
-    document = {"hash": spec.hash, "spec": spec.model_dump(mode="json", exclude={"tracking"})}
+    whole = spec.model_dump(mode="json", exclude={"tracking"})
+    document = {"hash": spec.hash, "identity": spec.identity, "spec": whole}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(document, indent=1))
     partial.replace(path)
@@ -314,12 +349,20 @@ def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _keep_split(spec: StudySpec, genes: Genes, path: Path) -> Split:
-    """The study's split, made once."""
-    if not path.exists():
-        labelled = np.isfinite(genes.target(spec.target))
-        make_split(genes, spec.split, spec.data.window_bp, labelled).save(path, genes)
-    return Split.load(path, genes)
+def _make_split(spec: StudySpec, genes: Genes) -> Split:
+    """The study's split; DataError where a part has too few measured levels of a target to be judged by."""
+    known = {target: np.isfinite(genes.target(target)) for target in spec.targets}
+    split = make_split(genes, spec.split, spec.data.window_bp, np.any(list(known.values()), axis=0))
+    for target, part in product(known, PARTS):
+        rows = getattr(split, part)
+        if known[target][rows].sum() < FEWEST_LABELS:
+            raise DataError(
+                f"only {known[target][rows].sum()} of the {len(rows)} {part} genes have a {target} level, and at least "
+                f"{FEWEST_LABELS} are needed; raise `split.{part}`, choose another `split.seed`, or leave {target} out"
+                if part != "train"
+                else f"only {known[target][rows].sum()} training genes have a {target} level; leave {target} out"
+            )
+    return split
 
 
 if __name__ == "__main__":

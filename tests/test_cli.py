@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 import yaml
 
 from raystudy import cli
+from raystudy.data import genes, sources
+from raystudy.training import loop
 
 STUDY: dict[str, Any] = {
     "name": "mistaken",
@@ -46,6 +50,12 @@ def study_file(tmp_path: Path, **changes: Any) -> str:
         ({"search": {"latent_dim": {"kind": "pow2", "low": 64, "high": 8}}}, "`low <= high` must hold"),
         ({"budget": {"trials": -1, "minutes": 1}}, "budget.trials"),
         ({"budget": {"trials": 1, "minutes": -5}}, "budget.minutes"),
+        ({"model": {"preset": "tabel1"}}, "`preset` is one of dnaperceiver"),
+        ({"model": {"family": "dna", "tokens": "codon"}}, "`tokens: codon` needs a protein"),
+        ({"arms": [{"name": "a", "family": "dna", "perceiver_input": "dna"}]}, "`perceiver_input` would do nothing"),
+        ({"arms": [{"name": "a"}, {"name": "a"}]}, "needs a `name` of its own"),
+        ({"search": {"family": {"kind": "categorical", "choices": ["dna", "rna"]}}}, "search.family"),
+        ({"baselines": [{"features": "/nowhere/table.csv"}]}, "/nowhere/table.csv"),
         ({"data": {"path": "/nowhere/at/all"}}, "/nowhere/at/all"),
         ({"data": {"source": "yeats"}}, "yeast"),
         ({"data": {"source": "synthetic", "window_bp": [9000, 9000]}}, "9000"),
@@ -93,6 +103,119 @@ def test_each_verb_that_answers_gives_exactly_one_strict_json_document(
     planned = answer("plan", study_file(tmp_path))
     assert planned["feasible"] is True
     assert planned["search"]["parameters"]["min"] < planned["search"]["parameters"]["max"]
+
+
+SEARCH_SPACES = Path(__file__).parents[1] / "search_spaces"
+TABLE_1 = {
+    "baseline": 1_042_821,
+    "bf16": 1_042_821,
+    "batch-128": 1_042_821,
+    "xformers": 1_042_821,
+    "multinode": 1_042_821,
+    "latent-16": 724_741,
+    "latent-64": 811_909,
+    "latent-512": 5_180_805,
+    "half-life-projection": 1_042_965,
+    "dense-input": 1_281_541,
+}
+
+
+@pytest.fixture
+def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder to work in and an empty RAYSTUDY_HOME in it; no gene table, no training, nothing written."""
+    for module, name in ((sources, "prepare"), (loop, "train"), (genes.Genes, "open")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("a plan needs no data and no training"))
+    home = tmp_path / "work" / "home"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("RAYSTUDY_HOME", str(home))
+    monkeypatch.chdir(home.parent)
+    yield
+    assert list(home.parent.rglob("*")) == [home]
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_arms_of_table_1_are_listed_with_their_parameters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plan", str(SEARCH_SPACES / "table1.yaml"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert {arm["name"]: arm["parameters"] for arm in found["arms"]} == TABLE_1
+    assert [arm["name"] for arm in found["arms"]] == list(TABLE_1)
+    assert found["trials"] == 10
+    for arm in found["arms"]:
+        assert {"parameters", "epoch_seconds", "r2", "gpus"} == arm["printed"].keys()
+        printed, ours = arm["printed"]["parameters"], f"{arm['parameters'] / 1e6:.2f}M"
+        assert (printed == ours) is (arm["name"] != "dense-input")
+    dense = found["arms"][-1]
+    assert dense["printed"]["parameters"] == "3.47M"
+    assert "3.47M" in dense["note"]
+    assert "reparameterisation" in dense["note"]
+    assert [arm["note"] for arm in found["arms"][:-1]] == [None] * 9
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+@pytest.mark.usefixtures("untouched")
+def test_a_reader_sees_the_arms_of_table_1_beside_what_was_printed(
+    width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    assert call(monkeypatch, "plan", str(SEARCH_SPACES / "table1.yaml")) == 0
+    shown = capsys.readouterr().out
+
+    rows = {
+        cells[1]: cells[2:4] for line in shown.splitlines() if len(cells := line.replace("│", " | ").split(" | ")) > 4
+    }
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, cells in rows.items() if name.strip()}
+    assert rows.keys() == TABLE_1.keys()
+    assert {name: cells[0] for name, cells in rows.items()} == {name: f"{n:,}" for name, n in TABLE_1.items()}
+    assert (rows["baseline"][1], rows["dense-input"][1]) == ("1.04M", "3.47M")
+    assert "…" not in shown
+    note = shown[shown.index("dense-input: ") :]
+    assert "3.47M cannot be derived" in note
+    assert "reparameterisation" in note
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_arms_of_every_family_are_planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plan", str(SEARCH_SPACES / "families.yaml"), "--json") == 0
+    arms = {arm["name"]: arm for arm in json.loads(capsys.readouterr().out)["arms"]}
+
+    assert len(arms) == 8
+    assert len({arm["parameters"] for arm in arms.values()}) == 8
+    assert arms["dna-only"]["reads"] == ["dna", "half_life"]
+    assert arms["codons-only"]["reads"] == ["codon"]
+    assert arms["protein-and-dna-codons"]["reads"] == ["codon", "dna", "half_life"]
+    assert call(monkeypatch, "plan", str(SEARCH_SPACES / "families.yaml")) == 0
+    shown = capsys.readouterr().out
+    for name, arm in arms.items():
+        assert re.search(rf"{name} +│ +{arm['parameters']:,} ", shown)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_the_presets_are_listed_with_the_published_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = {
+        "dnaperceiver": (785_453, 1_089_453),
+        "dnaperceiver_dual": (822_382, 1_126_382),
+        "proteinperceiver": (628_093, None),
+        "protein_dna": (723_181, None),
+        "table1": (1_042_821, None),
+        "xpresso": (112_485, None),
+    }
+    assert call(monkeypatch, "presets", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["preset"]: (one["parameters"], one["parameters_as_published"]) for one in found} == published
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(monkeypatch, "presets") == 0
+    shown = capsys.readouterr().out
+    for name, (parameters, allocated) in published.items():
+        assert re.search(rf"{name} +│ +{parameters:,} +│ +{allocated or parameters:,} ", shown)
+    assert "20,000 positions" in shown
 
 
 def test_the_shipped_study_is_valid_and_its_module_says_what_it_takes(

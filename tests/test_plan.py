@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raystudy.data.genes import Genes
 from raystudy.models.build import count_parameters
-from raystudy.plan import make_plan, this_machine
-from raystudy.study.spec import ModelSpec, parse_spec
+from raystudy.plan import list_presets, make_plan, this_machine
+from raystudy.study.model import PRESETS, ModelSpec
+from raystudy.study.smoke import smoke
+from raystudy.study.spec import load_spec, parse_spec
 
+SEARCH_SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 TWO_CORES = {"CPU": 2.0, "GPU": 0.0}
 STUDY: dict[str, Any] = {
     "name": "tiny",
@@ -32,7 +36,8 @@ def plan(capacity: dict[str, float] = TWO_CORES, **changes: Any) -> dict[str, An
 
 
 def count(**settings: Any) -> int:
-    return count_parameters(ModelSpec(num_latents=4, queries_dim=8, **settings), 300, 50)
+    given = {"num_latents": 4, "queries_dim": 8, "window_bp": (200, 100), "max_protein": 50, **settings}
+    return count_parameters(ModelSpec(**given))
 
 
 def test_a_plan_has_the_keys_of_the_contract_and_is_strict_json() -> None:
@@ -52,6 +57,97 @@ def test_every_arm_is_listed_with_its_parameters() -> None:
     assert (wide["name"], wide["parameters"]) == ("wide", count(latent_dim=64))
     assert (plain["name"], plain["parameters"]) == ("plain", count())
     assert wide["parameters"] != plain["parameters"]
+
+
+def test_an_arm_says_what_it_reads_how_it_differs_and_what_was_printed_of_it() -> None:
+    arm = {"name": "small", "latent_dim": 16, "half_life": "none", "printed": {"parameters": "0.72M"}, "note": "ours"}
+    (found,) = plan(arms=[arm])["arms"]
+
+    assert found["config"] == {"latent_dim": 16, "half_life": "none"}
+    assert (found["printed"], found["note"]) == ({"parameters": "0.72M"}, "ours")
+    assert found["reads"] == ["dna", "protein"]
+
+
+def test_arms_of_other_families_and_targets_are_counted_as_they_are() -> None:
+    data = {"source": "synthetic", "window_bp": [200, 100], "max_protein": 300}
+    arms = [
+        {"name": "dna", "family": "dna"},
+        {"name": "protein", "family": "protein"},
+        {"name": "x", "preset": "table1", "window_bp": [200, 100], "max_protein": 300},
+    ]
+    found = plan(arms=arms, data=data, target=["mrna", "protein"])["arms"]
+
+    read = {"num_latents": 4, "queries_dim": 8, "window_bp": (200, 100), "max_protein": 300}
+    arms_own = {"window_bp": (200, 100), "max_protein": 300}  # a preset beats the model section
+    models = [
+        ModelSpec(family="dna", **read),
+        ModelSpec(family="protein", **read),
+        ModelSpec(preset="table1", **arms_own),
+    ]
+    assert [arm["parameters"] for arm in found] == [count_parameters(model, 2) for model in models]
+    assert [arm["reads"] for arm in found] == [["dna", "half_life"], ["protein"], ["dna", "half_life", "protein"]]
+
+
+def test_corners_that_break_a_rule_together_are_passed_over_in_the_extremes() -> None:
+    data = {"source": "synthetic", "window_bp": [200, 100], "max_protein": 300}
+    search = {
+        "family": {"kind": "categorical", "choices": ["dna_protein", "protein"]},
+        "half_life": {"kind": "categorical", "choices": ["concat", "none"]},
+    }
+    found = plan(search=search, arms=[], data=data)["search"]["parameters"]
+
+    settings = {"max_protein": 300}
+    counts = [
+        count(**settings, family="dna_protein", half_life="concat"),
+        count(**settings, family="dna_protein", half_life="none"),
+        count(**settings, family="protein"),
+    ]
+    assert found == {"min": min(counts), "max": max(counts)}
+
+
+@pytest.mark.parametrize("path", SEARCH_SPACES, ids=lambda path: path.stem)
+def test_every_study_that_comes_with_raystudy_can_be_planned_and_shrunk(path: Path) -> None:
+    spec = load_spec(path)
+    small = smoke(spec)
+
+    assert spec.name == path.stem
+    assert make_plan(spec, TWO_CORES)["feasible"]
+    assert make_plan(small, TWO_CORES)["feasible"]
+    assert (small.data.source, small.budget.trials, small.training.epochs) == ("synthetic", 2, 2)
+    assert small.search.keys() <= spec.search.keys()
+    assert [arm.name for arm in small.arms] == [arm.name for arm in spec.arms]
+    for before, arm in zip(spec.arms, small.arms, strict=True):
+        (was, _), (model, training) = spec.configure(before.overrides), small.configure(arm.overrides)
+        assert (model.family, model.encoder, model.tokens) == (was.family, was.encoder, was.tokens)
+        assert (sum(model.window_bp), model.max_protein, training.epochs) == (600, 300, 2)
+
+
+def test_the_presets_have_the_published_numbers_of_parameters() -> None:
+    found = {one["preset"]: one for one in list_presets()}
+
+    assert {name: one["parameters"] for name, one in found.items()} == {
+        "dnaperceiver": 785_453,
+        "dnaperceiver_dual": 822_382,
+        "proteinperceiver": 628_093,
+        "protein_dna": 723_181,
+        "table1": 1_042_821,
+        "xpresso": 112_485,
+    }
+    published = {name: one["parameters_as_published"] for name, one in found.items()}
+    assert {name: number for name, number in published.items() if number} == {
+        "dnaperceiver": 1_089_453,
+        "dnaperceiver_dual": 1_126_382,
+    }
+    assert found["dnaperceiver_dual"]["targets"] == ["mrna", "protein"]
+    assert all(one["source"] for one in found.values())
+
+
+def test_what_a_preset_differs_in_gives_the_preset_back() -> None:
+    for one in list_presets():
+        number = count_parameters(ModelSpec(**one["differs"]), len(one["targets"]))
+        assert number == one["parameters"]
+        assert one["settings"].items() >= one["differs"].items()
+        assert one["settings"] == dict(PRESETS[one["preset"]].settings)
 
 
 def test_the_smallest_and_the_largest_network_of_the_space_are_counted() -> None:

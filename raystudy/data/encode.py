@@ -1,12 +1,12 @@
 """From text to numbers: tokens, the 8 half-life features, k-mer, codon and amino-acid counts.
 
 n genes, L window positions. DNA tokens are ``N/pad=0 A=1 T=2 C=3 G=4``; protein tokens are ``pad=0``, the
-20 amino acids, selenocysteine ``U`` and the unknown ``X``.
+20 amino acids, selenocysteine ``U`` and the unknown ``X``; k-mer tokens are 0 where a base is unknown, else 1 + the
+k-mer's place in `kmer_names`; codon tokens are the same for 3-mers, ``pad=0``, and 65 where a base is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -26,10 +26,18 @@ FEATURES: tuple[str, ...] = (
     "utr3_gc",
     "junction_density",  # exon junctions per 1,000 bp of CDS
 )
+HALF_LIFE_FEATURES = len(FEATURES)
 DNA_SYMBOLS = "NATCG"
 PROTEIN_SYMBOLS = "-ACDEFGHIKLMNPQRSTVWYUX"  # the leading "-" is the pad and never stands in a sequence
+TOKEN_KMER = 3
+NUM_SYMBOLS = {"base": 5, "kmer": 1 + 4**TOKEN_KMER, "residue": len(PROTEIN_SYMBOLS), "codon": 2 + 4**3}
+"""How many symbols each way of reading a sequence has, the pad included."""
 DNA_UNKNOWN = DNA_SYMBOLS.index("N")
+CODON_UNKNOWN = NUM_SYMBOLS["codon"] - 1
 PROTEIN_UNKNOWN = PROTEIN_SYMBOLS.index("X")
+
+PROTEIN_AMBIGUOUS = "BZJO"
+STOP_CODONS = ("TAA", "TAG", "TGA")
 
 _INVALID = 255
 _CHUNK_BYTES = 32 * 2**20
@@ -46,7 +54,7 @@ def _lookup(symbols: str, ambiguous: str, unknown: int) -> Tokens:
 
 
 _DNA = _lookup(DNA_SYMBOLS, "RYSWKMBDHV", DNA_UNKNOWN)  # the IUPAC codes for "one of several bases"
-_PROTEIN = _lookup(PROTEIN_SYMBOLS, "BZJO", PROTEIN_UNKNOWN)
+_PROTEIN = _lookup(PROTEIN_SYMBOLS, PROTEIN_AMBIGUOUS, PROTEIN_UNKNOWN)
 _COMPLEMENT = np.array([DNA_SYMBOLS.index(symbol) for symbol in "NTAGC"], dtype=np.uint8)
 
 
@@ -136,6 +144,23 @@ def _gc(tokens: Tokens | None) -> float:
     return strong / known if known else np.nan
 
 
+def kmer_tokens(windows: Tokens) -> Tokens:
+    """3-mers at stride 1: DNA tokens uint8 [n, L] -> uint8 [n, L - 2], 0 where one of the three bases is unknown."""
+    codes, known = _kmer_codes(windows, TOKEN_KMER)
+    return np.where(known, codes + 1, 0).astype(np.uint8)
+
+
+def codon_tokens(cds: str, name: str = "the coding sequence") -> Tokens:
+    """In-frame codons of a spliced coding sequence without its stop, uint8: as many as its protein has residues.
+
+    Raises DataError, with ``name``, on a symbol that is no base.
+    """
+    end = len(cds) // 3 * 3
+    codes, known = _kmer_codes(tokenize_dna(cds, name)[None, :end], 3)
+    tokens = np.where(known, codes + 1, CODON_UNKNOWN)[0, ::3].astype(np.uint8)
+    return tokens[:-1] if cds[end - 3 : end].upper() in STOP_CODONS else tokens
+
+
 def kmer_names(k: int) -> list[str]:
     """The 4**k k-mers in the order of ``kmer_counts``' columns."""
     return ["".join(letters) for letters in product(DNA_SYMBOLS[1:], repeat=k)]
@@ -160,18 +185,6 @@ def kmer_counts(windows: Tokens, k: int) -> NDArray[np.float32]:
     return counts
 
 
-def codon_counts(cds: Sequence[str]) -> NDArray[np.float32]:
-    """In-frame codons of each coding sequence, with the stop: float32 [n, 64], ordered as ``kmer_names(3)``.
-
-    Codons with an N are skipped; an unfinished last codon is left out.
-    """
-    counts = np.zeros((len(cds), 64), dtype=np.float32)
-    for row, text in enumerate(cds):
-        codes, known = _kmer_codes(tokenize_dna(text)[None, : len(text) // 3 * 3], 3)
-        counts[row] = np.bincount(codes[0, ::3][known[0, ::3]], minlength=64)
-    return counts
-
-
 def _kmer_codes(tokens: Tokens, k: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Base-4 code of the k-mer that begins at each position, and whether it is free of N: both [n, L-k+1]."""
     num_kmers = max(tokens.shape[1] - k + 1, 0)
@@ -184,12 +197,15 @@ def _kmer_codes(tokens: Tokens, k: int) -> tuple[NDArray[np.int64], NDArray[np.b
     return codes, known
 
 
-def composition(tokens: Tokens, offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Fractions of the 22 protein symbols (pad left out) in each protein: float32 [n, 22]; 0 if empty.
+def composition(
+    tokens: Tokens, offsets: NDArray[np.int64], num_symbols: int = len(PROTEIN_SYMBOLS)
+) -> NDArray[np.float32]:
+    """Fractions of each symbol (pad left out) in each protein: float32 [n, num_symbols - 1]; 0 if empty.
 
-    ``tokens`` holds all proteins one after the other, protein i being ``tokens[offsets[i]:offsets[i+1]]``.
+    ``tokens`` holds the residues or codons of all proteins one after the other, protein i being
+    ``tokens[offsets[i]:offsets[i+1]]``.
     """
-    num_genes, num_symbols = len(offsets) - 1, len(PROTEIN_SYMBOLS)
+    num_genes = len(offsets) - 1
     lengths = np.diff(offsets)
     gene = np.repeat(np.arange(num_genes), lengths)
     counts = np.bincount(gene * num_symbols + tokens, minlength=num_genes * num_symbols)

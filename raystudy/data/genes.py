@@ -16,6 +16,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from raystudy.data.encode import DNA_SYMBOLS, tokenize_protein
+from raystudy.data.encode import DNA_SYMBOLS, PROTEIN_AMBIGUOUS, codon_tokens, tokenize_protein
 from raystudy.data.encode import FEATURES as FEATURES  # the columns' names belong to the table's interface
 from raystudy.errors import DataError
 
@@ -197,6 +198,13 @@ class Genes:
             )
         return self._column(_label(name))
 
+    @cached_property
+    def codons(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Codon tokens of all genes end to end, and the offsets between which each gene's stand."""
+        named = zip(self.texts("cds"), self.gene_ids, strict=True)
+        parts = [codon_tokens(text, f"the CDS of {gene}") for text, gene in named]
+        return np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+
     def texts(self, column: Literal["symbol", "protein", "cds"]) -> list[str]:
         """A text column, read from the Parquet file each time it is asked for."""
         values: list[str] = self._column(column)
@@ -286,9 +294,25 @@ def _metadata(
         "anchor": table.anchor,
         "window_length": table.windows.shape[1],
         "units": {name: target.unit for name, target in table.targets.items()},
-        "notes": dict(table.notes),
+        "notes": {**table.notes, "unknown": _count_unknown(table)},
         "digests": digests,
         "content_hash": _content_hash(digests, table.anchor),
+    }
+
+
+def _count_unknown(table: GeneTable) -> dict[str, Any]:
+    """What the networks cannot tell apart: N (ambiguous bases, and beyond a chromosome's end), X, and what became X;
+    and coding sequences that have not as many codons as their protein has residues."""
+    proteins = "".join(table.proteins).upper()
+    return {
+        "bases_n": int((table.windows == 0).sum()),
+        "windows_with_n": int((table.windows == 0).any(axis=1).sum()),
+        "residues_x": proteins.count("X"),
+        "residues_read_as_x": sum(proteins.count(symbol) for symbol in PROTEIN_AMBIGUOUS),
+        "cds_of_another_length": sum(
+            bool(cds) and len(cds) - 3 * len(protein) not in (0, 3)  # with or without its stop
+            for protein, cds in zip(table.proteins, table.cds, strict=True)
+        ),
     }
 
 

@@ -1,1 +1,29 @@
-"""The only room that imports Ray."""
+"""The only room that imports Ray. What Ray reads while it is imported is set here, before any module of it can."""
+
+from __future__ import annotations
+
+import os
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for a poll: 1 s of it each epoch by default
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must exit 130 and say how to go on
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_ON_LOOPBACK = {
+    # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; asked for
+    # `_node_ip_address="127.0.0.1"`, Ray 2.60 takes the machine's outward address instead.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+def remote_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None where a study is to start a Ray of its own."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
+for _name, _value in (_DEFAULTS | ({} if remote_address() else _ON_LOOPBACK)).items():
+    os.environ.setdefault(_name, _value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raystudy.execution.task import Task
-from raystudy.execution.trial import EPOCH, FAILURE
+from raystudy.execution.trial import EPOCH, FAILURE, REFUSAL
 from raystudy.search.policy import SearchPolicy
 from raystudy.tracking.records import TrialRecord, TrialState
 
@@ -48,6 +49,8 @@ class PolicySearcher(_NotPickled, Searcher):
         ours = self._trial_ids[trial_id]
         if error:
             self._policy.end(ours, TrialState.FAILED, WORKER_LOST)
+        elif result and REFUSAL in result:
+            self._policy.end(ours, TrialState.INFEASIBLE, result[REFUSAL])
         elif result and FAILURE in result:
             self._policy.end(ours, TrialState.FAILED, result[FAILURE])
         else:
@@ -68,11 +71,9 @@ class PolicyScheduler(_NotPickled, FIFOScheduler):
         self._policy = policy
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Config) -> str:
-        prefix = f"{EPOCH}/"  # Tune flattens what it passes on, and adds much of its own
-        metrics = {key.removeprefix(prefix): value for key, value in result.items() if key.startswith(prefix)}
-        if not metrics:
+        if EPOCH not in result:
             return TrialScheduler.CONTINUE
-        stop = self._policy.report(trial.config["trial_id"], metrics)
+        stop = self._policy.report(trial.config["trial_id"], json.loads(result[EPOCH]))
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 

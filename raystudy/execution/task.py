@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from raystudy.data.batches import StudyData
-from raystudy.study.spec import DataSpec, StudySpec, configure
+from raystudy.data.genes import Genes
+from raystudy.data.splits import Split
+from raystudy.study.model import configure
+from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records, TrialRecord
 from raystudy.training.loop import Job
 
@@ -26,9 +29,7 @@ class Task:
     """Where its checkpoints stand."""
     data_folder: str
     split_path: str
-    window_bp: tuple[int, int]
-    max_protein: int
-    target: str
+    targets: tuple[str, ...]
     cpus: int
 
     @classmethod
@@ -40,9 +41,7 @@ class Task:
             folder=str(records.trial_folder(trial.id).resolve()),
             data_folder=str(data_folder.resolve()),
             split_path=str((records.folder / "split.json").resolve()),
-            window_bp=spec.data.window_bp,
-            max_protein=spec.data.max_protein,
-            target=spec.target,
+            targets=spec.targets,
             cpus=spec.resources.cpus_per_worker,
         )
 
@@ -50,16 +49,16 @@ class Task:
         return asdict(self)
 
     def job(self) -> Job:
-        model, training = configure(self.config)
-        return Job(model, training, sum(self.window_bp), self.max_protein, self.seed)
+        return Job(*configure(self.config), self.seed)
 
     def data(self) -> StudyData:
-        """The study's arrays, mapped once a process however many trials it runs."""
+        """The study's genes as this trial's network reads them."""
         torch.set_num_threads(self.cpus)
-        return _load(self.data_folder, self.split_path, tuple(self.window_bp), self.max_protein, self.target)
+        return StudyData.of(*_open(self.data_folder, self.split_path), self.job().model, self.targets)
 
 
 @lru_cache(maxsize=1)
-def _load(data_folder: str, split_path: str, window_bp: tuple[int, int], max_protein: int, target: str) -> StudyData:
-    spec = DataSpec(path=Path(data_folder), window_bp=window_bp, max_protein=max_protein)
-    return StudyData.load(Path(data_folder), Path(split_path), spec, target)
+def _open(data_folder: str, split_path: str) -> tuple[Genes, Split]:
+    """The study's arrays, mapped and checked once a process however many trials it runs."""
+    genes = Genes.open(Path(data_folder))
+    return genes, Split.load(Path(split_path), genes)

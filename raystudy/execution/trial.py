@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from raystudy.errors import TrialFailed
+from raystudy.errors import Infeasible, TrialFailed
 from raystudy.execution.task import Task
 from raystudy.training.loop import train
 from raystudy.training.session import Metrics
 
 EPOCH = "epoch_metrics"
 FAILURE = "failure"
+REFUSAL = "refusal"
 
 
 class TuneSession:
@@ -29,7 +31,7 @@ class TuneSession:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def report(self, metrics: Metrics) -> None:
-        tune.report({EPOCH: metrics})
+        tune.report({EPOCH: json.dumps(metrics)})  # Tune would flatten what is nested
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -41,6 +43,8 @@ def run_trial(config: dict[str, Any]) -> None:
     folder = Path(task.folder)
     try:
         train(task.job(), task.data(), TuneSession(folder))
+    except Infeasible as refusal:
+        tune.report({REFUSAL: str(refusal)})
     except TrialFailed as failure:
         tune.report({FAILURE: str(failure)})
     except Exception as error:

@@ -16,8 +16,9 @@ from raystudy.errors import TrialFailed
 from raystudy.execution.task import Task
 from raystudy.study.spec import ResourcesSpec
 from raystudy.training import checkpoint
-from raystudy.training.loop import predict, resolve_precision, train
+from raystudy.training.loop import train
 from raystudy.training.session import Metrics
+from raystudy.training.trained import TrainedModel
 
 PREDICTIONS = "predictions.safetensors"
 
@@ -41,10 +42,8 @@ def run_worker(config: dict[str, Any]) -> None:
     task = Task(**config)
     session, data = TrainSession(Path(task.folder)), task.data()
     train(task.job(), data, session)
-    network, state = checkpoint.load_network(session.folder / checkpoint.BEST, session.device)
-    bf16 = resolve_precision(state["config"]["precision"], session.device) == "bf16"
-    everyone = np.arange(len(data.protein_lengths))
-    predicted = data.label_scale.to_unit(predict(network, data, everyone, session, bf16))
+    best = TrainedModel.load(session.folder / checkpoint.BEST, session.device)
+    predicted = best.predict_inputs(data.inputs, session)
     if session.rank == 0:
         checkpoint.save(session.folder / PREDICTIONS, {"predicted": torch.from_numpy(predicted)}, {})
 
@@ -83,7 +82,7 @@ def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, stora
     return history
 
 
-def finalist_predictions(task: Task) -> npt.NDArray[np.float32]:
-    """What `run_worker` predicted for every gene, in the label's own unit, [num_genes]."""
+def finalist_predictions(task: Task) -> npt.NDArray[np.float64]:
+    """What `run_worker` predicted for every gene, in the labels' own units, [num_genes, K]."""
     tensors, _ = checkpoint.load(Path(task.folder) / PREDICTIONS)
     return tensors["predicted"].numpy()

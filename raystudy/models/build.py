@@ -1,6 +1,6 @@
 """From a configuration to a network, and its parameter count without training or data.
 
-Shapes: B batch, N latents, D latent width, Q query width, H half-life features.
+Shapes: B batch, N latents, D latent width, Q query width, H half-life features, K targets.
 """
 
 from __future__ import annotations
@@ -9,49 +9,54 @@ import torch
 from torch import Tensor, nn
 
 from raystudy.data.batches import Inputs
-from raystudy.data.encode import PROTEIN_SYMBOLS
+from raystudy.data.encode import HALF_LIFE_FEATURES
 from raystudy.models.attention import CrossAttention
-from raystudy.models.convolution import HALF_LIFE_FEATURES, ConvolutionBranch, EmbeddingStem, OneHotStem
+from raystudy.models.convolution import ConvolutionBranch
+from raystudy.models.network import ExpressionNetwork
 from raystudy.models.perceiver import PerceiverBranch
-from raystudy.study.spec import ModelSpec
+from raystudy.models.xpresso import Xpresso
+from raystudy.study.model import ModelSpec, Tokens
 
 
-class ProteinDNAPerceiver(nn.Module):
-    """Protein in the Perceiver branch, DNA in the convolution branch: one value per gene, [B]."""
+class TwoBranchPerceiver(ExpressionNetwork):
+    """Stefanini et al. 2023: a query made by convolution asks latents made by a Perceiver; [B, K]."""
 
-    def __init__(self, model: ModelSpec, window_length: int, max_protein: int, attention: str = "auto") -> None:
+    def __init__(self, model: ModelSpec, reads: Tokens, half_life: nn.Module, num_targets: int) -> None:
         super().__init__()
-        backend = "sdpa" if attention == "auto" else attention
-        Q, D = model.queries_dim, model.latent_dim
-        self.perceiver = PerceiverBranch(
-            len(PROTEIN_SYMBOLS), max_protein, model.token_dim, model.num_latents, D, model.dropout, backend
-        )
-        stem = OneHotStem(Q) if model.encoder == "onehot" else EmbeddingStem(Q, model.embedding_dim)
-        self.convolution = ConvolutionBranch(stem, window_length, Q, model.pool_size, model.dropout)
-        self.half_life: nn.Module = nn.Identity()
-        if model.half_life == "mlp":
-            H = HALF_LIFE_FEATURES
-            self.half_life = nn.Sequential(nn.Linear(H, H), nn.GELU(), nn.Linear(H, H))
-        self.head = CrossAttention(Q, D, dropout=0.0, backend=backend)
-        self.summary = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, Q)) if model.latent_summary else None
-        self.output = nn.Linear(2 * Q if model.latent_summary else Q, 1)
+        self.num_targets = num_targets
+        Q = model.queries_dim
+        self.perceiver = PerceiverBranch(model, reads)
+        self.convolution = ConvolutionBranch(model)
+        self.half_life = half_life
+        width = self.perceiver.width
+        self.head = CrossAttention(Q, width, dropout=0.0)
+        self.summary = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, Q)) if model.latent_summary else None
+        self.output = nn.Linear(2 * Q if model.latent_summary else Q, num_targets)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        latents_BND = self.perceiver(inputs.residues_T, inputs.positions_T, inputs.lengths)
-        query_B1Q = self.convolution(inputs.window_BL, self.half_life(inputs.half_life_BH))[:, None]
+        half_life_BH = self.half_life(inputs.half_life_BH)
+        latents_BND = self.perceiver(inputs.tokens_T, inputs.positions_T, inputs.lengths, half_life_BH)
+        query_B1Q = self.convolution(inputs.sequence_BL, half_life_BH)[:, None]
         answer_BQ = (query_B1Q + self.head(query_B1Q, latents_BND))[:, 0]
         if self.summary is not None:
             answer_BQ = torch.cat([answer_BQ, self.summary(latents_BND.mean(dim=1))], dim=1)
-        return self.output(answer_BQ)[:, 0]
+        return self.output(answer_BQ)
 
 
-def build(model: ModelSpec, window_length: int, max_protein: int, attention: str = "auto") -> nn.Module:
-    """The network of a configuration for windows of ``window_length`` bp and proteins of up to ``max_protein``."""
-    return ProteinDNAPerceiver(model, window_length, max_protein, attention)
+def build(model: ModelSpec, num_targets: int = 1) -> ExpressionNetwork:
+    """The network of a configuration: ``Inputs`` of B genes -> [B, num_targets]."""
+    half_life: nn.Module = nn.Identity()
+    if model.half_life == "mlp":  # one module, also where its values join twice
+        H = HALF_LIFE_FEATURES
+        half_life = nn.Sequential(nn.Linear(H, H), nn.GELU(), nn.Linear(H, H))
+    reads = model.perceiver_reads
+    if reads is None:
+        return Xpresso(model, half_life, num_targets)
+    return TwoBranchPerceiver(model, reads, half_life, num_targets)
 
 
-def count_parameters(model: ModelSpec, window_length: int, max_protein: int) -> int:
+def count_parameters(model: ModelSpec, num_targets: int = 1) -> int:
     """Trainable parameters, counted on a network without memory."""
     with torch.device("meta"):
-        network = build(model, window_length, max_protein)
+        network = build(model, num_targets)
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

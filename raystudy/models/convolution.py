@@ -1,4 +1,4 @@
-"""The convolution branch: a DNA window to one query vector per gene.
+"""The convolution branch: a DNA window, or a protein at its padded length, to one query vector per gene.
 
 Channels stand last throughout, so that convolutions are matrix products. Shapes: B batch, L positions, S symbols,
 C channels, P pool size, Q query width, H half-life features, K kernel length.
@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystudy.data.encode import DNA_SYMBOLS, FEATURES
+from raystudy.data.encode import HALF_LIFE_FEATURES, NUM_SYMBOLS
+from raystudy.study.model import ModelSpec, Tokens
 
 STEM_KERNEL = 15
 TOWER_KERNEL = 5
-HALF_LIFE_FEATURES = len(FEATURES)
-NUM_BASES = 4
 GELU_SLOPE = 1.702
 
 
@@ -52,14 +51,16 @@ class Convolution(nn.Module):
 
 
 class OneHotStem(nn.Module):
-    """First convolution over one-hot bases; an N (and the padding of a window) is all zeros."""
+    """First convolution, over one-hot symbols. An N, and what lies beyond a DNA window, is all zeros; the pad that
+    follows a protein is a symbol like any other."""
 
-    def __init__(self, queries_dim: int) -> None:
+    def __init__(self, reads: Tokens, outputs: int, kernel: int) -> None:
         super().__init__()
-        self.convolution = Convolution(NUM_BASES, queries_dim, STEM_KERNEL)
+        self.num_blank = 1 if reads == "base" else 0
+        self.convolution = Convolution(NUM_SYMBOLS[reads] - self.num_blank, outputs, kernel)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        weight_KSO = F.pad(self.convolution.weight_OCK.permute(2, 1, 0), (0, 0, 1, 0))
+        weight_KSO = F.pad(self.convolution.weight_OCK.permute(2, 1, 0), (0, 0, self.num_blank, 0))
         return convolve_tokens(tokens_BL, weight_KSO, self.convolution.bias_O)
 
 
@@ -70,14 +71,21 @@ class EmbeddingStem(nn.Module):
     sum_e W[q,e,k] Emb[s,e] and a learnable N: a reparameterisation of `OneHotStem`, not a richer function.
     """
 
-    def __init__(self, queries_dim: int, embedding_dim: int) -> None:
+    def __init__(self, embedding_dim: int, outputs: int, kernel: int) -> None:
         super().__init__()
-        self.embedding_SE = nn.Embedding(len(DNA_SYMBOLS), embedding_dim)
-        self.convolution = Convolution(embedding_dim, queries_dim, STEM_KERNEL)
+        self.embedding_SE = nn.Embedding(NUM_SYMBOLS["base"], embedding_dim)
+        self.convolution = Convolution(embedding_dim, outputs, kernel)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         weight_KSO = torch.einsum("oek,se->kso", self.convolution.weight_OCK, self.embedding_SE.weight)
         return convolve_tokens(tokens_BL, weight_KSO, self.convolution.bias_O)
+
+
+def make_stem(model: ModelSpec, outputs: int, kernel: int) -> nn.Module:
+    """The first convolution of a configuration, [B, L] tokens -> [B, L, outputs]."""
+    if model.encoder == "embedding":
+        return EmbeddingStem(model.embedding_dim, outputs, kernel)
+    return OneHotStem(model.convolution_reads, outputs, kernel)
 
 
 def convolve_tokens(tokens_BL: Tensor, weight_KSO: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -141,11 +149,15 @@ class Residual(nn.Module):
 class ConvolutionBranch(nn.Module):
     """Stem, two tower blocks, and a dense layer that the half-life features join."""
 
-    def __init__(self, stem: nn.Module, window_length: int, queries_dim: int, pool_size: int, dropout: float) -> None:
+    def __init__(self, model: ModelSpec) -> None:
         super().__init__()
-        Q, P = queries_dim, pool_size
+        Q, P = model.queries_dim, model.pool_size
         widths = [Q, round_even(Q / math.sqrt(2)), Q // 2]
-        blocks: list[nn.Module] = [stem, Residual(NormActivateConvolve(Q, Q, 1)), AttentionPool(Q, P)]
+        blocks: list[nn.Module] = [
+            make_stem(model, Q, STEM_KERNEL),
+            Residual(NormActivateConvolve(Q, Q, 1)),
+            AttentionPool(Q, P),
+        ]
         for channels, outputs in pairwise(widths):
             blocks += [
                 NormActivateConvolve(channels, outputs, TOWER_KERNEL),
@@ -153,12 +165,15 @@ class ConvolutionBranch(nn.Module):
                 AttentionPool(outputs, P // 2),
             ]
         self.blocks = nn.Sequential(*blocks)
-        num_positions = window_length // P // (P // 2) // (P // 2)
-        self.to_query = nn.Linear(num_positions * widths[-1] + HALF_LIFE_FEATURES, Q)
-        self.dropout = nn.Dropout(dropout)
+        num_positions = model.convolution_length // P // (P // 2) // (P // 2)
+        self.joins_half_life = model.half_life_joins_query
+        num_flat = num_positions * widths[-1] + (HALF_LIFE_FEATURES if self.joins_half_life else 0)
+        self.to_query = nn.Linear(num_flat, Q)
+        self.dropout = nn.Dropout(model.dropout)
 
     def forward(self, tokens_BL: Tensor, half_life_BH: Tensor) -> Tensor:
         """One query vector per gene, [B, Q]. The flatten is channel-major, the half-life values come last."""
-        x_BLC = self.blocks(tokens_BL)
-        flat = torch.cat([x_BLC.transpose(1, 2).flatten(1), half_life_BH], dim=1)
+        flat = self.blocks(tokens_BL).transpose(1, 2).flatten(1)
+        if self.joins_half_life:
+            flat = torch.cat([flat, half_life_BH], dim=1)
         return self.dropout(F.relu(self.to_query(flat)))

@@ -1,6 +1,6 @@
 """The Perceiver branch: tokens of any length, read by a fixed number of latents.
 
-Shapes: B batch, N latents, D latent width, E token width, T residues of a whole batch laid end to end.
+Shapes: B batch, N latents, D latent width, E token width, H half-life features, T tokens of a whole batch end to end.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from raystudy.data.encode import HALF_LIFE_FEATURES, NUM_SYMBOLS
 from raystudy.models.attention import CrossAttention, FeedForward, SelfAttention
-
-NUM_HEADS = 8
+from raystudy.study.model import LATENT_HEADS, ModelSpec, Tokens
 
 
 def sinusoid(length: int, dim: int) -> Tensor:
@@ -25,33 +25,45 @@ def sinusoid(length: int, dim: int) -> Tensor:
     return table_LE
 
 
-class PerceiverBranch(nn.Module):
-    """Stefanini et al. 2023, depth 1: cross-attention to the tokens, then one latent self-attention."""
+class LatentBlock(nn.Module):
+    """Self-attention among the latents, then a feed-forward, both residual."""
 
-    def __init__(
-        self,
-        num_symbols: int,
-        max_length: int,
-        token_dim: int,
-        num_latents: int,
-        latent_dim: int,
-        dropout: float,
-        backend: str,
-    ) -> None:
+    def __init__(self, dim: int, head_dim: int, dropout: float) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(num_symbols, token_dim)
-        self.embedding_dropout = nn.Dropout(dropout)
-        self.positions_LE = nn.Parameter(sinusoid(max_length, token_dim))
-        self.latents_ND = nn.Parameter(torch.randn(num_latents, latent_dim))
-        self.cross = CrossAttention(latent_dim, token_dim, dropout, backend)
-        self.cross_feed_forward = FeedForward(latent_dim, dropout)
-        self.attention = SelfAttention(latent_dim, NUM_HEADS, dropout, backend)
-        self.feed_forward = FeedForward(latent_dim, dropout)
+        self.attention = SelfAttention(dim, LATENT_HEADS, head_dim, dropout)
+        self.feed_forward = FeedForward(dim, dropout)
 
-    def forward(self, tokens_T: Tensor, positions_T: Tensor, lengths: list[int]) -> Tensor:
-        """Latents [B, N, D] of B proteins; ``positions_T`` counts from 0 in each, ``lengths`` sum to T."""
-        tokens_TE = self.embedding_dropout(self.embedding(tokens_T)) + self.positions_LE[positions_T]
-        latents_BND = self.latents_ND + self.cross.forward_ragged(self.latents_ND, tokens_TE, lengths)
-        latents_BND = latents_BND + self.cross_feed_forward(latents_BND)
+    def forward(self, latents_BND: Tensor) -> Tensor:
         latents_BND = latents_BND + self.attention(latents_BND)
         return latents_BND + self.feed_forward(latents_BND)
+
+
+class PerceiverBranch(nn.Module):
+    """Stefanini et al. 2023: one cross-attention to the tokens, then self-attention among the latents."""
+
+    def __init__(self, model: ModelSpec, reads: Tokens) -> None:
+        super().__init__()
+        D, E = model.latent_dim, model.token_dim
+        self.embedding = nn.Embedding(NUM_SYMBOLS[reads], E)
+        self.embedding_dropout = nn.Dropout(model.dropout)
+        self.positions_LE = nn.Parameter(sinusoid(model.position_rows or model.perceiver_length, E))
+        self.latents_ND = nn.Parameter(torch.randn(model.num_latents, D))
+        self.width = D + (HALF_LIFE_FEATURES if model.half_life_joins_latents else 0)
+        self.cross = CrossAttention(self.width, E, model.dropout, ragged=True)
+        self.cross_feed_forward = FeedForward(self.width, model.dropout)
+        self.blocks = nn.Sequential(
+            *(LatentBlock(self.width, D // LATENT_HEADS, model.dropout) for _ in range(model.depth))
+        )
+
+    def forward(self, tokens_T: Tensor, positions_T: Tensor, lengths: list[int], half_life_BH: Tensor) -> Tensor:
+        """Latents of B genes, [B, N, D] or, where the half-life features join them, [B, N, D + H].
+
+        ``positions_T`` counts from 0 in each gene, ``lengths`` sum to T.
+        """
+        tokens_TE = self.embedding_dropout(self.embedding(tokens_T)) + self.positions_LE[positions_T]
+        latents: Tensor = self.latents_ND
+        if self.width > latents.shape[1]:
+            B, N = len(lengths), len(latents)
+            latents = torch.cat([latents.expand(B, -1, -1), half_life_BH[:, None].expand(-1, N, -1)], dim=2)
+        latents_BND = latents + self.cross.forward_ragged(latents, tokens_TE, lengths)
+        return self.blocks(latents_BND + self.cross_feed_forward(latents_BND))

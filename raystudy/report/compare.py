@@ -64,43 +64,61 @@ def best_baseline(record: StudyRecord) -> JsonObject | None:
     return max(measured, key=lambda line: line["valid_r2"], default=None)
 
 
-def predictions(record: StudyRecord, identity: str, part: str) -> dict[str, tuple[float, float]] | None:
-    """(predicted, measured) by gene of one part of the split; None unless they were written and measured."""
+Pairs = dict[str, dict[str, tuple[float, float]]]
+"""Target -> gene -> (predicted, measured)."""
+
+
+def predictions(record: StudyRecord, identity: str, part: str) -> Pairs | None:
+    """What was predicted and measured in one part of the split; None unless it was written and is open."""
     path = predictions_path(record.folder, identity)
     if not path.exists():
         return None
-    columns = pq.read_table(path).to_pydict()
-    rows = zip(columns["gene_id"], columns["part"], columns["predicted"], columns["measured"], strict=True)
-    pairs = {gene: (predicted, measured) for gene, where, predicted, measured in rows if where == part}
-    return pairs if pairs and all(measured is not None for _, measured in pairs.values()) else None
+    pairs: Pairs = {}
+    for row in pq.read_table(path).to_pylist():
+        if row["part"] == part and row["measured"] is not None:
+            pairs.setdefault(row["target"], {})[row["gene_id"]] = (row["predicted"], row["measured"])
+    return pairs or None
 
 
-def r2_difference(
-    ours: dict[str, tuple[float, float]], theirs: dict[str, tuple[float, float]], resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % interval of R2(ours) - R2(theirs) over the choice of genes, by the paired bootstrap.
+def r2_difference(ours: Pairs, theirs: Pairs, resamples: int = 2000) -> tuple[float, float]:
+    """95 % interval of R2(ours) - R2(theirs), means over the targets, over the choice of genes: paired bootstrap.
 
     Genes of one family or neighbourhood are not independent, so the true interval is somewhat wider.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
-    genes = sorted(ours.keys() & theirs.keys())
-    measured = np.array([ours[gene][1] for gene in genes])
-    num_genes = len(genes)
-    evenly = np.full(num_genes, 1 / num_genes)
-    counts = np.random.default_rng(0).multinomial(num_genes, evenly, size=resamples)
-
-    def squared_error(pairs: dict[str, tuple[float, float]]) -> NDArray[np.float64]:
-        predicted = np.array([pairs[gene][0] for gene in genes])
-        return counts @ (predicted - measured) ** 2
-
-    centred = measured - measured.mean()
-    total = counts @ centred**2 - (counts @ centred) ** 2 / num_genes
-    varied = total > 0  # a resample of a few genes may hold one of them only
-    difference = (squared_error(theirs) - squared_error(ours))[varied] / total[varied]
-    if not varied.any():
+    shared = _shared(ours, theirs)
+    genes = sorted(set().union(*shared.values()))
+    evenly = np.full(len(genes), 1 / len(genes))
+    counts = np.random.default_rng(0).multinomial(len(genes), evenly, size=resamples)
+    place = {gene: index for index, gene in enumerate(genes)}
+    differences = []
+    for target, members in shared.items():
+        drawn = counts[:, [place[gene] for gene in members]]
+        one, other = ([pairs[target][gene] for gene in members] for pairs in (ours, theirs))
+        differences.append(_r2_differences(drawn, one, other))
+    difference = np.mean(differences, axis=0)
+    known = difference[np.isfinite(difference)]  # a resample of a few genes may hold one of them only
+    if not len(known):
         return -math.inf, math.inf
-    low, high = np.quantile(difference, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _shared(ours: Pairs, theirs: Pairs) -> dict[str, list[str]]:
+    """The genes that both predicted, by target."""
+    both = {target: sorted(ours[target].keys() & theirs[target].keys()) for target in ours.keys() & theirs.keys()}
+    return {target: genes for target, genes in both.items() if genes}
+
+
+def _r2_differences(
+    drawn: NDArray[np.int64], ours: list[tuple[float, float]], theirs: list[tuple[float, float]]
+) -> NDArray[np.float64]:
+    """R2(ours) - R2(theirs) in each resample, whose rows say how often each gene was drawn; NaN without variance."""
+    measured = np.array([truth for _, truth in ours])
+    centred = measured - measured.mean()
+    total = drawn @ centred**2 - (drawn @ centred) ** 2 / np.maximum(drawn.sum(axis=1), 1)
+    errors = [drawn @ (np.array([guess for guess, _ in pairs]) - measured) ** 2 for pairs in (ours, theirs)]
+    return np.divide(errors[1] - errors[0], total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def verdict(record: StudyRecord) -> str:
@@ -109,7 +127,7 @@ def verdict(record: StudyRecord) -> str:
     if finalist is None or finalist.best_replicate is None:
         return _unfinished(record)
     ours_test = finalist.test("test_r2")
-    ours = f"The best Perceiver, {finalist.trial}, reaches a validation R2 of {finalist.valid_r2:.3f}"
+    ours = f"The best network, {finalist.trial}, reaches a validation R2 of {finalist.valid_r2:.3f}"
     if ours_test is None:
         sealed = " The test genes are still sealed."
         return f"{ours}." + ("" if baseline is None else " " + _on_validation(finalist, baseline)) + sealed
@@ -120,24 +138,29 @@ def verdict(record: StudyRecord) -> str:
         return f"{ours} There is no baseline to hold it against."
     theirs = f"The best baseline, {baseline['name']}, reaches {baseline['valid_r2']:.3f} and {theirs_test:.3f}."
     difference = _difference(record, finalist.best_replicate, baseline["name"], ours_test - theirs_test)
-    return f"{ours} {theirs} {difference}"
+    return f"{ours} {theirs} {difference}{_averaged(record.test_scores[finalist.best_replicate.id])}"
+
+
+def _averaged(scores: JsonObject) -> str:
+    targets = sorted(key.removeprefix("test_r2_") for key in scores if key.startswith("test_r2_"))
+    return f" Every R2 here is the mean over {' and '.join(targets)}." if targets else ""
 
 
 def _difference(record: StudyRecord, replicate: TrialRecord, baseline: str, difference: float) -> str:
-    winner = "the Perceiver" if difference > 0 else f"the baseline {baseline}"
+    winner = "the network" if difference > 0 else f"the baseline {baseline}"
     favours = f"On the test genes the difference of {abs(difference):.3f} favours {winner}"
     ours, theirs = (predictions(record, one, "test") for one in (replicate.id, baseline))
-    if ours is None or theirs is None or not ours.keys() & theirs.keys():
+    if ours is None or theirs is None or not _shared(ours, theirs):
         return f"{favours}; how sure that is cannot be said without both predictions."
     low, high = r2_difference(ours, theirs)
-    interval = f"95 % interval of Perceiver minus baseline over the choice of genes: {low:+.3f} to {high:+.3f}"
+    interval = f"95 % interval of network minus baseline over the choice of genes: {low:+.3f} to {high:+.3f}"
     if low <= 0 <= high:
         return f"{favours}, but other test genes could have turned it round ({interval})."
     return f"{favours}, and other test genes would hardly have changed that ({interval})."
 
 
 def _on_validation(finalist: Finalist, baseline: JsonObject) -> str:
-    winner = "Perceiver" if (finalist.valid_r2 or 0.0) > baseline["valid_r2"] else f"baseline {baseline['name']}"
+    winner = "network" if (finalist.valid_r2 or 0.0) > baseline["valid_r2"] else f"baseline {baseline['name']}"
     theirs = f"The best baseline, {baseline['name']}, reaches {baseline['valid_r2']:.3f}"
     return f"{theirs}: so far the {winner} leads."
 

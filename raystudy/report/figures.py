@@ -139,18 +139,22 @@ def predicted_measured(record: StudyRecord) -> str | None:
     pairs = predictions(record, replicate.id, part)
     if pairs is None:
         return None
-    predicted, measured = zip(*pairs.values(), strict=True)
+    num_genes = len(set().union(*pairs.values()))
 
     def draw(axes: Axes) -> None:
-        ends = [min(*predicted, *measured), max(*predicted, *measured)]
-        axes.plot(ends, ends, color=GREY, lw=1)
-        axes.plot(measured, predicted, "o", color=BLUE, ms=3, alpha=0.5, mec="none")
+        values = [value for levels in pairs.values() for pair in levels.values() for value in pair]
+        axes.plot([min(values), max(values)], [min(values), max(values)], color=GREY, lw=1)
+        for (target, levels), colour in zip(pairs.items(), (BLUE, ORANGE), strict=False):
+            predicted, measured = zip(*levels.values(), strict=True)
+            axes.plot(measured, predicted, "o", color=colour, ms=3, alpha=0.5, mec="none", label=target)
         axes.set_aspect("equal")
         axes.set_xlabel("measured")
         axes.set_ylabel("predicted")
-        axes.set_title(f"{replicate.id} on {len(pairs):,} {part} genes", fontsize=9)
+        axes.set_title(f"{replicate.id} on {num_genes:,} {part} genes", fontsize=9)
+        if len(pairs) > 1:
+            _legend_below(axes)
 
-    return _svg(draw, f"Predicted against measured level of {len(pairs)} {part} genes", height_in=3.8)
+    return _svg(draw, f"Predicted against measured level of {num_genes} {part} genes", height_in=3.8)
 
 
 def dimension_evidence(record: StudyRecord) -> str | None:

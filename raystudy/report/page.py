@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from raystudy.report import figures
 from raystudy.report.compare import best_finalist, verdict
-from raystudy.report.table import COLUMNS, WORDS, filled_columns, report_json, result_rows, status_json
-from raystudy.tracking.records import JsonObject, StudyRecord, TrialState
+from raystudy.report.rows import result_columns, result_rows
+from raystudy.report.table import report_json, status_json
+from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
 
 CAPTIONS = (
     (figures.comparison, "Finalists and baselines on the same genes."),
@@ -42,7 +43,6 @@ def write_page(record: StudyRecord) -> Path:
 def _context(record: StudyRecord, path: Path) -> JsonObject:
     session = record.last("session_started") or {}
     git = (session.get("provenance") or {}).get("git") or {}
-    rows = result_rows(record)
     drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
     dimension = record.last("dimension")
     evidence = figures.dimension_evidence(record)
@@ -52,8 +52,8 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "verdict": verdict(record),
         "report": report_json(record, path),
         "status": status_json(record),
-        "columns": [(COLUMNS[index], COLUMNS[index] in WORDS, index) for index in filled_columns(rows)],
-        "rows": rows,
+        "columns": result_columns(record),
+        "rows": result_rows(record),
         "figures": [(Markup(svg), caption) for svg, caption in drawn if svg],  # noqa: S704  (made by matplotlib)
         "baselines": record.baselines,
         "test_scores": record.test_scores,
@@ -61,7 +61,7 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "dimension_figure": Markup(evidence) if evidence else None,  # noqa: S704
         "split": _flat(session.get("split")),
         "data": _flat(session.get("data")),
-        "best_config": _flat(best.best_replicate.config if best and best.best_replicate else None),
+        "best_config": _configuration(best.best_replicate) if best and best.best_replicate else {},
         "failures": _failures(record),
         "provenance": _flat(session.get("provenance")),
         "resources": {
@@ -73,6 +73,19 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "dirty": git.get("dirty"),
         "spec": _spec_text(record),
     }
+
+
+def _configuration(trial: TrialRecord) -> dict[str, str]:
+    """What was set, and what ran where that left a choice: the precision, and each layer's attention."""
+    ran = trial.epochs[-1] if trial.epochs else {}
+    layers: dict[str, list[str]] = {}
+    for layer, backend in (ran.get("attention") or {}).items():
+        layers.setdefault(backend, []).append(layer)
+    attention = [f"{backend} in {', '.join(names)}" for backend, names in layers.items()]
+    if len(layers) == 1:
+        attention = [f"{backend} in every layer" for backend in layers]
+    lines = {**trial.config, "precision that ran": ran.get("precision"), "attention that ran": "; ".join(attention)}
+    return _flat({key: value for key, value in lines.items() if value not in (None, "")})
 
 
 def _failures(record: StudyRecord) -> list[tuple[str, int, str, str]]:

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from raystudy.report.compare import Finalist, best_finalist, finalists, verdict
+from raystudy.report.rows import CONFIG_HEADINGS, Column, Row, result_columns, result_rows
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState, jsonable
-
-CONFIG_COLUMNS = {
-    "latent_dim": "latent dim",
-    "encoder": "encoder",
-    "half_life": "half life",
-    "batch_size": "batch",
-    "learning_rate": "lr",
-}
-COLUMNS = [
-    "id",
-    "valid R2",
-    "test R2",
-    "origin",
-    "state",
-    *CONFIG_COLUMNS.values(),
-    "parameters",
-    "epochs",
-    "epoch s",
-]
-WORDS = {"id", "origin", "state", "encoder", "half life"}
-WIDE_ONLY = {"origin", "epochs", "epoch s"}
-WIDE = 104
-"""Characters that every column together takes; a narrower terminal is spared those in WIDE_ONLY."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the result table; ``kind`` is finalist, trial or baseline, ``cells`` stand under COLUMNS."""
-
-    kind: str
-    cells: tuple[str, ...]
 
 
 def report_json(record: StudyRecord, page: Path | None) -> JsonObject:
@@ -91,33 +60,19 @@ def status_json(record: StudyRecord) -> JsonObject:
     return strict
 
 
-def result_rows(record: StudyRecord) -> list[Row]:
-    """Finalists, then trials with the best validation R2 first, then baselines."""
-    best_first = sorted(record.trials, key=_rank)
-    trials = [Row("trial", _trial_cells(trial, trial.arm or trial.origin, test_r2="")) for trial in best_first]
-    replicates = [
-        Row(
-            "finalist",
-            _trial_cells(one, "finalist", _number(record.test_scores.get(one.id, {}).get("test_r2"))),
-        )
-        for one in sorted(record.finalists, key=_rank)
-    ]
-    return [*replicates, *trials, *(_baseline_row(record, line) for line in record.baselines)]
-
-
-def result_table(record: StudyRecord, width: int = WIDE) -> Table:
-    """The result table for a terminal of that many characters; columns that no row fills are left out."""
+def result_table(record: StudyRecord, width: int) -> Table:
+    """The result table for a terminal of that many characters, without the columns that it has no room for."""
     rows = result_rows(record)
     if not rows:
         return Table(title=f"Study {record.name}: nothing has been trained yet")
     table = Table(title=f"Study {record.name}", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    shown = [column for column in filled_columns(rows) if width >= WIDE or COLUMNS[column] not in WIDE_ONLY]
-    for column in shown:
-        justify: Literal["left", "right"] = "left" if COLUMNS[column] in WORDS else "right"
-        heading = COLUMNS[column].replace(" ", "\n").replace("parameters", "para-\nmeters")
-        table.add_column(heading, justify=justify, no_wrap=True)
+    columns = _that_fit(result_columns(record), rows, width, any(trial.arm for trial in record.trials))
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.is_word else "right"
+        cut = column.key in ("id", "origin")  # a name may be longer than any terminal is wide
+        table.add_column("\n".join(_heading(column)), justify=justify, no_wrap=not cut, overflow="ellipsis")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        cells = [Text(row.cells[column]) for column in shown]
+        cells = [Text(row.cell(column)) for column in columns]
         last_of_kind = following is not None and following.kind != row.kind
         table.add_row(*cells, style="bold" if row.kind == "finalist" else None, end_section=last_of_kind)
     return table
@@ -125,22 +80,33 @@ def result_table(record: StudyRecord, width: int = WIDE) -> Table:
 
 def markdown_table(record: StudyRecord) -> str:
     """The same table in Markdown."""
-    rows = result_rows(record)
-    shown = filled_columns(rows)
-    rule = ["---" if COLUMNS[column] in WORDS else "--:" for column in shown]
-    cells = [[row.cells[column].replace("|", r"\|") for column in shown] for row in rows]
-    lines = [[COLUMNS[column] for column in shown], rule, *cells]
+    columns = result_columns(record)
+    rule = ["---" if column.is_word else "--:" for column in columns]
+    cells = [[row.cell(column).replace("|", r"\|") for column in columns] for row in result_rows(record)]
+    lines = [[column.heading for column in columns], rule, *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def filled_columns(rows: list[Row]) -> list[int]:
-    """The columns in which some row says something; the R2 columns always stand."""
-    return [
-        index for index, column in enumerate(COLUMNS) if column.endswith("R2") or any(row.cells[index] for row in rows)
-    ]
+def _that_fit(columns: list[Column], rows: list[Row], width: int, has_arms: bool) -> list[Column]:
+    """The columns without those that are dispensable and have no room, the most dispensable first."""
+    config = [column.key for column in columns if column.key in CONFIG_HEADINGS]
+    dispensable = ["epoch_seconds", "epochs", *([] if has_arms else ["origin"]), *reversed(config)]
+    widths = {column.key: max(map(len, [*_heading(column), *(row.cell(column) for row in rows)])) for column in columns}
+    shown = list(columns)
+    for key in dispensable:
+        if 1 + sum(widths[column.key] + 1 for column in shown) <= width:
+            break
+        shown = [column for column in shown if column.key != key]
+    return shown
+
+
+def _heading(column: Column) -> list[str]:
+    """Its lines; numbers of parameters are narrower than the word."""
+    return ["para-", "meters"] if column.key == "parameters" else column.heading.split()
 
 
 def _trial_json(trial: TrialRecord) -> JsonObject:
+    ran = trial.epochs[-1] if trial.epochs else {}
     return {
         "id": trial.id,
         "state": trial.state.value,
@@ -148,11 +114,13 @@ def _trial_json(trial: TrialRecord) -> JsonObject:
         "origin": trial.origin,
         "arm": trial.arm,
         "config": trial.config,
-        "parameters": trial.parameters,
+        "parameters": trial.parameters or None,  # nothing was built where the values break a rule
         "seed": trial.seed,
         "valid_r2": trial.valid_r2,
         "best_epoch": trial.best_epoch,
         "epoch_seconds": trial.epoch_seconds,
+        "precision": ran.get("precision"),
+        "attention": ran.get("attention"),
         "attempts": [attempt.summary() for attempt in trial.attempts],
     }
 
@@ -188,33 +156,3 @@ def _best_json(record: StudyRecord) -> JsonObject | None:
         "test_r2": finalist.test("test_r2"),
         "epoch_seconds": finalist.epoch_seconds,
     }
-
-
-def _rank(trial: TrialRecord) -> tuple[float, str]:
-    return (float("inf") if trial.valid_r2 is None else -trial.valid_r2, trial.id)
-
-
-def _trial_cells(trial: TrialRecord, origin: str, test_r2: str) -> tuple[str, ...]:
-    config = (_value(trial.config.get(key)) for key in CONFIG_COLUMNS)
-    epochs = str(len(trial.epochs))
-    seconds = _number(trial.epoch_seconds, digits=1)
-    identity = (trial.id, _number(trial.valid_r2), test_r2, origin, trial.state.value)
-    return (*identity, *config, f"{trial.parameters:,}", epochs, seconds)
-
-
-def _baseline_row(record: StudyRecord, line: JsonObject) -> Row:
-    cells = dict.fromkeys(COLUMNS, "") | {
-        "id": line["name"],
-        "origin": "baseline",
-        "valid R2": _number(line["valid_r2"]),
-        "test R2": _number(record.test_scores.get(line["name"], {}).get("test_r2")),
-    }
-    return Row("baseline", tuple(cells.values()))
-
-
-def _value(value: Any) -> str:
-    return "" if value is None else f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}f}"

@@ -15,11 +15,13 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState as OptunaState
+from pydantic import ValidationError
 
 from raystudy.models.build import count_parameters
 from raystudy.search.sampler import make_pruner, make_sampler, optuna_name, optuna_value, suggest
+from raystudy.study.model import configure
 from raystudy.study.space import canonical_hash, derive_seed
-from raystudy.study.spec import StudySpec
+from raystudy.study.spec import StudySpec, first_rule
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 _TOLD = {
@@ -86,17 +88,21 @@ class SearchPolicy:
 
     def ask(self) -> TrialRecord | None:
         """The next trial to run, its new attempt already on record; None when the search is to end."""
-        if self.out_of_time:
-            return None
-        if self._unfinished:
-            trial = self._trials[self._unfinished.pop(0)]
-        elif len(self._trials) < self.num_trials:
-            trial = self._propose()
-        else:
-            return None
-        self.records.trial_started(trial)
-        self._changed(trial.id)
-        return trial
+        while not self.out_of_time:
+            refusal = None
+            if self._unfinished:
+                trial = self._trials[self._unfinished.pop(0)]
+                _, _, refusal = self._configure(trial.config)
+            elif len(self._trials) < self.num_trials:
+                trial, refusal = self._propose()
+            else:
+                break
+            self.records.trial_started(trial)
+            self._changed(trial.id)
+            if refusal is None:
+                return trial
+            self.end(trial.id, TrialState.INFEASIBLE, refusal)
+        return None
 
     def report(self, trial_id: str, metrics: dict[str, Any]) -> bool:
         """Take in one epoch; True when the trial should stop here. An epoch already on record is not recorded again."""
@@ -158,30 +164,41 @@ class SearchPolicy:
         )
         return time.time() >= self._ends - self.spec.finalists * (FINALIST_START_SECONDS + slowest)
 
-    def _propose(self) -> TrialRecord:
+    def _propose(self) -> tuple[TrialRecord, str | None]:
+        """A new trial, and why it cannot be trained where the values sampled break a rule together."""
         asked = self._study.ask()
         arm = asked.user_attrs.get("arm")
         if arm is None:
-            overrides = {name: suggest(asked, name, parameter) for name, parameter in self.spec.search.items()}
+            overrides: dict[str, Any] = {
+                name: suggest(asked, name, parameter) for name, parameter in self.spec.search.items()
+            }
         else:
-            overrides = next(dict(given) for given in self.spec.arms if given["name"] == arm)
-            del overrides["name"]
-        model, training = self.spec.configure(overrides)
-        config = {**model.model_dump(), **training.model_dump()}
+            overrides = next(given.overrides for given in self.spec.arms if given.name == arm)
+        config, parameters, refusal = self._configure(self.spec.merge(overrides))
         config_hash = canonical_hash(config)
         repeats = sum(trial.config_hash == config_hash for trial in self._trials.values())
         trial = TrialRecord(
             id=trial_id_of(asked.number),
             config=config,
             config_hash=config_hash,
-            parameters=count_parameters(model, sum(self.spec.data.window_bp), self.spec.data.max_protein),
+            parameters=parameters,
             seed=derive_seed(self.spec.hash, config_hash, repeats),
             origin=asked.user_attrs.get("origin", "sampled"),
             arm=arm,
-            global_batch=training.batch_size * self.spec.resources.workers,
+            global_batch=config["batch_size"] * self.spec.resources.workers,
         )
         self._trials[trial.id] = trial
-        return trial
+        return trial, refusal
+
+    def _configure(self, flat: dict[str, Any]) -> tuple[dict[str, Any], int, str | None]:
+        """All keys that this network reads, and its parameter count; or what was given, and the rule that it breaks."""
+        try:
+            model, training = configure(flat)
+        except ValidationError as error:
+            return flat, 0, first_rule(error)
+        meaningless = model.unread - {"window_bp", "max_protein"}  # these also say what was offered
+        config = {**model.model_dump(mode="json", exclude=meaningless), **training.model_dump()}
+        return config, count_parameters(model, len(self.spec.targets)), None
 
     def _reconcile(self) -> list[str]:
         """Make Optuna agree with the records; trials that a killed driver left running, to be gone on with.

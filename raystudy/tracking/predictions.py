@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +23,23 @@ def write_predictions(
     name: str,
     gene_ids: npt.NDArray[np.str_],
     parts: Mapping[str, npt.NDArray[np.int64]],
+    targets: Sequence[str],
     predicted: Floats,
     measured: Floats,
 ) -> None:
-    """One row a gene of the split, in the label's own unit; a label that is NaN (sealed) is written as null."""
+    """One row a gene of the split and target, from [n, K] in the labels' own units.
+
+    A label that is NaN (sealed, or never measured) is written as null.
+    """
     rows = np.concatenate(list(parts.values()))
+    where = [part for part, members in parts.items() for _ in members]
     table = pa.table(
         {
-            "gene_id": gene_ids[rows].tolist(),
-            "part": [part for part, members in parts.items() for _ in members],
-            "predicted": pa.array(predicted[rows], pa.float64()),
-            "measured": pa.array(measured[rows], pa.float64(), from_pandas=True),
+            "gene_id": gene_ids[rows].tolist() * len(targets),
+            "part": where * len(targets),
+            "target": np.repeat(targets, len(rows)).tolist(),
+            "predicted": pa.array(predicted[rows].T.ravel(), pa.float64()),
+            "measured": pa.array(measured[rows].T.ravel(), pa.float64(), from_pandas=True),
         }
     )
     path = predictions_path(folder, name)
@@ -43,8 +49,9 @@ def write_predictions(
     partial.replace(path)
 
 
-def read_predictions(folder: Path, name: str, gene_ids: npt.NDArray[np.str_]) -> Floats:
-    """Predictions in the order of ``gene_ids``, float64; NaN for a gene that was not predicted."""
-    columns = pq.read_table(predictions_path(folder, name), columns=["gene_id", "predicted"]).to_pydict()
-    predicted = dict(zip(columns["gene_id"], columns["predicted"], strict=True))
-    return np.array([predicted.get(gene, np.nan) for gene in gene_ids.tolist()])
+def read_predictions(folder: Path, name: str, gene_ids: npt.NDArray[np.str_], targets: Sequence[str]) -> Floats:
+    """Predictions [n, K] in the order of ``gene_ids`` and ``targets``, float64; NaN for a gene that has none."""
+    columns = pq.read_table(predictions_path(folder, name), columns=["gene_id", "target", "predicted"]).to_pydict()
+    keys = zip(columns["gene_id"], columns["target"], strict=True)
+    predicted = dict(zip(keys, columns["predicted"], strict=True))
+    return np.array([[predicted.get((gene, target), np.nan) for target in targets] for gene in gene_ids.tolist()])

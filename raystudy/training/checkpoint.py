@@ -15,8 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from raystudy.errors import DataError
-from raystudy.models.build import build
-from raystudy.study.spec import configure
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -59,12 +57,3 @@ def restore_training(network: nn.Module, optimizer: torch.optim.Optimizer, tenso
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def load_network(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a ``best.safetensors``, in evaluation mode, and the state saved with it."""
-    tensors, state = load(path, device)
-    model, training = configure(state["config"])
-    network = build(model, state["window_length"], state["max_protein"], training.attention)
-    network.load_state_dict(tensors)
-    return network.to(device).eval(), state

@@ -18,19 +18,22 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raystudy.data.batches import Floats, StudyData, shard, training_batches, training_steps
+from raystudy.data.batches import Floats, GeneInputs, StudyData, shard, training_batches, training_steps
 from raystudy.data.splits import Rows
 from raystudy.errors import TrialFailed
+from raystudy.models.backends import choose_backends
 from raystudy.models.build import build
+from raystudy.models.network import ExpressionNetwork
+from raystudy.study.model import ModelSpec, TrainingSpec
 from raystudy.study.space import derive_seed
-from raystudy.study.spec import ModelSpec, TrainingSpec
 from raystudy.training import checkpoint
-from raystudy.training.metrics import pearson_r2, r2
+from raystudy.training.metrics import scores
 from raystudy.training.session import Metrics, Session
 
 EVALUATION_BATCH = 64
 NORM_GENES = 512
 ADAM_BETAS = (0.9, 0.98)
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,16 @@ class Job:
 
     model: ModelSpec
     training: TrainingSpec
-    window_length: int
-    max_protein: int
     seed: int
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """The configuration as a checkpoint keeps it."""
+    def state(self, data: StudyData) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors: the configuration, and the scales that it was trained in."""
         return {
             "config": {**self.model.model_dump(), **self.training.model_dump()},
-            "window_length": self.window_length,
-            "max_protein": self.max_protein,
             "seed": self.seed,
+            "targets": list(data.targets),
+            "label_scale": {"mean": data.label_scale.mean.tolist(), "std": data.label_scale.std.tolist()},
+            "feature_scale": {"mean": data.feature_scale.mean.tolist(), "factor": data.feature_scale.factor.tolist()},
         }
 
 
@@ -60,18 +61,22 @@ def train(job: Job, data: StudyData, session: Session) -> None:
     The folder then holds ``last.safetensors`` (to go on) and ``best.safetensors`` (the weights of the epoch with the
     largest validation R2). Epochs that an earlier attempt finished are reported again; who listens knows them.
 
-    Raises TrialFailed (reason ``nan``) when the loss or a prediction stops being finite.
+    Raises Infeasible when the attention asked for cannot be used here, TrialFailed (reason ``nan``) when the loss or a
+    prediction stops being finite.
     """
     torch.manual_seed(job.seed)
-    network = build(job.model, job.window_length, job.max_protein, job.training.attention).to(session.device)
+    network = build(job.model, len(data.targets)).to(session.device)
     optimizer = torch.optim.AdamW(
         network.parameters(), job.training.learning_rate, ADAM_BETAS, weight_decay=job.training.weight_decay
     )
     history = _resume(network, optimizer, session)
     for metrics in history:
         session.report(metrics)
+    precision = resolve_precision(job.training.precision, session.device)
+    before = history[-1]["attention"] if history else None
+    attention = choose_backends(network, job.training.attention, session.device, DTYPES[precision], before)
     parallel = DistributedDataParallel(network) if session.world_size > 1 else network
-    bf16 = resolve_precision(job.training.precision, session.device) == "bf16"
+    bf16 = precision == "bf16"
     for epoch in range(len(history) + 1, job.training.epochs + 1):
         torch.manual_seed(derive_seed(job.seed, epoch, session.rank))
         started = time.perf_counter()
@@ -79,27 +84,27 @@ def train(job: Job, data: StudyData, session: Session) -> None:
         epoch_seconds = _slowest(time.perf_counter() - started, session)
         started = time.perf_counter()
         recalibrate_norms(network, job, data, session, epoch, bf16)
-        predicted = predict(network, data, data.split.valid, session, bf16)
+        predicted = predict(network, data.inputs, data.split.valid, session, bf16)
         if not (math.isfinite(train_loss) and np.isfinite(predicted).all()):
-            finite = int(np.isfinite(predicted).sum())
+            finite = int(np.isfinite(predicted).all(axis=1).sum())
             raise TrialFailed(
                 "nan",
                 f"epoch {epoch}: training loss {train_loss}, {finite} of {len(predicted)} predictions finite",
             )
-        measured = data.labels[data.split.valid]
+        found = scores(data.labels[data.split.valid], predicted, data.targets)
         metrics = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "valid_r2": r2(measured, predicted),
-            "valid_pearson_r2": pearson_r2(measured, predicted),
+            **{f"valid_{name}": value for name, value in found.items()},
             "epoch_seconds": epoch_seconds,
             "eval_seconds": time.perf_counter() - started,
             "samples_per_second": len(data.split.train) / epoch_seconds,
-            "precision": "bf16" if bf16 else "fp32",
+            "precision": precision,
+            "attention": attention,
         }
         history.append(metrics)
         if session.rank == 0:
-            _save(network, optimizer, job, session, history)
+            _save(network, optimizer, job.state(data), session, history)
         session.report(metrics)
 
 
@@ -112,7 +117,7 @@ def _train_epoch(
     epoch: int,
     bf16: bool,
 ) -> float:
-    """One pass over the training genes; the mean loss over all ranks."""
+    """One pass over the training genes; the mean loss over all ranks and measured levels."""
     network.train()
     num_train, rank, world_size = len(data.split.train), session.rank, session.world_size
     steps = training_steps(num_train, job.training.batch_size, world_size)
@@ -120,16 +125,19 @@ def _train_epoch(
     batches = training_batches(
         data.split.train, job.training.batch_size, rank, world_size, derive_seed(job.seed, "order", epoch)
     )
-    for step, (rows, num_together) in enumerate(batches, start=(epoch - 1) * steps):
-        rows = data.by_length(rows)
+    for step, (rows, together) in enumerate(batches, start=(epoch - 1) * steps):
+        rows = data.inputs.by_length(rows)
+        num_together = max(1, data.num_labels(together))
         for group in optimizer.param_groups:
             group["lr"] = job.training.learning_rate * schedule(step, steps * job.training.epochs, job.training.warmup)
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
-            predicted_B = network(data.inputs(rows, session.device))
-        squared = (predicted_B.float() - data.targets(rows, session.device)).square().sum()
+            predicted_BK = network(data.inputs.batch(rows, session.device))
+        measured_BK = data.labels_of(rows, session.device)
+        error_BK = torch.where(measured_BK.isnan(), 0.0, predicted_BK.float() - measured_BK.nan_to_num())
+        squared = error_BK.square().sum()
         optimizer.zero_grad(set_to_none=True)
-        # DDP averages gradients over ranks; this makes that average the mean over the genes of all of them.
-        (squared * world_size / num_together).backward()
+        # DDP averages gradients over ranks; this makes that average the mean over the labels of all of them.
+        torch.autograd.backward(squared * world_size / num_together)
         optimizer.step()
         total += squared.detach()
         seen += num_together
@@ -139,17 +147,16 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def predict(network: nn.Module, data: StudyData, rows: Rows, session: Session, bf16: bool) -> Floats:
-    """Standardised predictions for ``rows`` in their order, float32 [n], the same on every rank."""
+def predict(network: ExpressionNetwork, inputs: GeneInputs, rows: Rows, session: Session, bf16: bool) -> Floats:
+    """Standardised predictions for ``rows`` in their order, float32 [n, K], the same on every rank."""
     network.eval()
-    shortest_first = np.argsort(data.protein_lengths[rows], kind="stable")
-    mine = shard(shortest_first, session.rank, session.world_size)
-    predicted = torch.zeros(len(rows), device=session.device)
+    mine = shard(inputs.length_order(rows), session.rank, session.world_size)
+    predicted = torch.zeros(len(rows), network.num_targets, device=session.device)
     for start in range(0, len(mine), EVALUATION_BATCH):
         places = mine[start : start + EVALUATION_BATCH]
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
-            predicted_B = network(data.inputs(rows[places], session.device))
-        predicted[torch.from_numpy(places).to(session.device)] = predicted_B.float()
+            predicted_BK = network(inputs.batch(rows[places], session.device))
+        predicted[torch.from_numpy(places).to(session.device)] = predicted_BK.float()
     if session.world_size > 1:
         dist.all_reduce(predicted)  # each gene is one rank's; the others hold 0 there
     return predicted.cpu().numpy()
@@ -182,6 +189,8 @@ def recalibrate_norms(network: nn.Module, job: Job, data: StudyData, session: Se
     See Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    if not norms:
+        return
     batch_size, world_size = job.training.batch_size, session.world_size
     order = derive_seed(job.seed, "norms", epoch)
     batches = training_batches(data.split.train, batch_size, session.rank, world_size, order)
@@ -190,7 +199,7 @@ def recalibrate_norms(network: nn.Module, job: Job, data: StudyData, session: Se
         for norm in norms:
             norm.momentum = 1 / (number + 1)  # a plain mean over the batches
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
-            network(data.inputs(data.by_length(rows), session.device))
+            network(data.inputs.batch(data.inputs.by_length(rows), session.device))
     if world_size > 1:
         for buffer in network.buffers():
             if buffer.is_floating_point():
@@ -219,13 +228,17 @@ def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, session: Sessi
 
 
 def _save(
-    network: nn.Module, optimizer: torch.optim.Optimizer, job: Job, session: Session, history: list[Metrics]
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    session: Session,
+    history: list[Metrics],
 ) -> None:
     newest = history[-1]
     if newest is max(history, key=lambda metrics: metrics["valid_r2"]):  # of equals the first, as the records count
-        checkpoint.save(session.folder / checkpoint.BEST, network.state_dict(), {**job.state, "metrics": newest})
+        checkpoint.save(session.folder / checkpoint.BEST, network.state_dict(), {**state, "metrics": newest})
     checkpoint.save(
         session.folder / checkpoint.LAST,
         checkpoint.training_tensors(network, optimizer),
-        {**job.state, "history": history},
+        {**state, "history": history},
     )

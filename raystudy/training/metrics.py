@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.floating]
+
+
+def scores(measured: Floats, predicted: Floats, targets: Sequence[str]) -> dict[str, float]:
+    """Both measures, over the genes [n, K] whose level was measured: means over the targets, and each target's own."""
+    by_target: dict[str, dict[str, float]] = {}
+    for target, truth, guess in zip(targets, measured.T, predicted.T, strict=True):
+        known = np.isfinite(truth)
+        by_target[target] = {
+            "r2": r2(truth[known], guess[known]),
+            "pearson_r2": pearson_r2(truth[known], guess[known]),
+            "spearman": spearman(truth[known], guess[known]),
+        }
+    found = {
+        name: float(np.mean([one[name] for one in by_target.values()])) for name in ("r2", "pearson_r2", "spearman")
+    }
+    if len(targets) > 1:
+        found |= {f"{name}_{target}": value for target, one in by_target.items() for name, value in one.items()}
+    return found
 
 
 def r2(measured: Floats, predicted: Floats) -> float:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from raystudy.data.genes import Genes
 from raystudy.data.splits import Split
 from raystudy.tracking.records import TrialRecord, TrialState
-from raystudy.training.metrics import pearson_r2, r2, spearman
+from raystudy.training.metrics import scores
 
 Floats = npt.NDArray[np.floating]
 
@@ -27,15 +27,16 @@ def choose_finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRec
     return sorted(scored, key=lambda trial: (-(trial.valid_r2 or 0.0), trial.id))[:count]
 
 
-def open_test(genes: Genes, target: str, split: Split, predicted: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
-    """Read the test labels and score each model's predictions (own unit, [num_genes]) on them, by name."""
-    measured = genes.target(target)[split.test]
+def open_test(
+    genes: Genes, targets: Sequence[str], split: Split, predicted: Mapping[str, Floats]
+) -> dict[str, dict[str, Any]]:
+    """Read the test labels and score each model's predictions (own units, [num_genes, K]) on them, by name."""
+    measured = np.stack([genes.target(target)[split.test] for target in targets], axis=1)
+    num_genes = int(np.isfinite(measured).any(axis=1).sum())
     return {
         name: {
-            "test_r2": r2(measured, values[split.test]),
-            "test_pearson_r2": pearson_r2(measured, values[split.test]),
-            "test_spearman": spearman(measured, values[split.test]),
-            "num_genes": len(measured),
+            **{f"test_{key}": value for key, value in scores(measured, values[split.test], targets).items()},
+            "num_genes": num_genes,
         }
         for name, values in predicted.items()
     }

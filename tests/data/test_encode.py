@@ -9,15 +9,19 @@ import pytest
 
 from raystudy.data import encode
 from raystudy.data.encode import (
+    CODON_UNKNOWN,
     DNA_SYMBOLS,
     FEATURES,
+    NUM_SYMBOLS,
     PROTEIN_SYMBOLS,
-    codon_counts,
+    STOP_CODONS,
+    codon_tokens,
     composition,
     cut_window,
     half_life_features,
     kmer_counts,
     kmer_names,
+    kmer_tokens,
     reverse_complement,
     tokenize_dna,
     tokenize_protein,
@@ -133,11 +137,80 @@ def test_kmers_too_many_to_count_are_refused(k: int) -> None:
         kmer_counts(np.ones((2, 30), dtype=np.uint8), k)
 
 
-def test_codons_are_counted_in_frame() -> None:
-    counts = codon_counts(["ATGAAAAAANTTTAAC", ""])
-    named = dict(zip(kmer_names(3), counts[0], strict=True))
-    assert {codon: count for codon, count in named.items() if count} == {"ATG": 1, "AAA": 2, "TAA": 1}
-    assert counts[1].sum() == 0
+def test_kmer_tokens_are_the_place_in_the_names_and_0_where_a_base_is_unknown() -> None:
+    texts = ["AAATCGNGGGG", random_dna(11, 1)]
+    tokens = kmer_tokens(np.stack([tokenize_dna(text) for text in texts]))
+
+    assert tokens.dtype == np.uint8
+    for text, row in zip(texts, tokens, strict=True):
+        kmers = [text[at : at + 3] for at in range(len(text) - 2)]
+        assert row.tolist() == [0 if "N" in kmer else 1 + kmer_names(3).index(kmer) for kmer in kmers]
+    assert tokens[0].tolist() == [1, 2, 7, 28, 0, 0, 0, 64, 64]
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_windows_shorter_than_a_kmer_have_no_kmer_tokens(length: int) -> None:
+    assert kmer_tokens(np.ones((2, length), dtype=np.uint8)).shape == (2, 0)
+
+
+def test_each_way_of_reading_has_as_many_symbols_as_its_tokens_reach() -> None:
+    assert NUM_SYMBOLS == {"base": 5, "kmer": 65, "residue": 23, "codon": 66}
+    assert kmer_tokens(tokenize_dna("GGG")[None]).tolist() == [[NUM_SYMBOLS["kmer"] - 1]]
+    assert codon_tokens("NNN").tolist() == [NUM_SYMBOLS["codon"] - 1]
+
+
+def test_codon_tokens_are_read_in_frame_one_a_residue() -> None:
+    names = kmer_names(3)
+    assert codon_tokens("ATGAAAGGG").tolist() == [1 + names.index(codon) for codon in ("ATG", "AAA", "GGG")]
+    assert codon_tokens("ATGAAAGGG").dtype == np.uint8
+    assert codon_tokens("").tolist() == []
+
+
+@pytest.mark.parametrize("stop", STOP_CODONS)
+def test_the_stop_codon_at_the_end_is_dropped_and_none_before(stop: str) -> None:
+    inside = f"ATG{stop}CCC"
+    assert len(codon_tokens(inside)) == 3
+    assert codon_tokens(inside + stop).tolist() == codon_tokens(inside).tolist()
+    assert codon_tokens(inside + stop + stop).tolist() == codon_tokens(inside + stop + "CCC").tolist()[:-1]
+    assert codon_tokens(stop).tolist() == []
+
+
+def test_codons_in_lower_case_are_the_same() -> None:
+    assert codon_tokens("atgcccTaa").tolist() == codon_tokens("ATGCCCTAA").tolist()
+    assert len(codon_tokens("atgccctag")) == 2
+
+
+@pytest.mark.parametrize("codon", ["NAA", "ANA", "AAN", "NNN", "ARA", "TAR"])
+def test_a_codon_with_an_unknown_base_is_the_unknown_codon(codon: str) -> None:
+    assert CODON_UNKNOWN == 65
+    assert codon_tokens(f"ATG{codon}CCC").tolist()[1] == 65
+    assert codon_tokens(f"ATG{codon}").tolist()[1] == 65, "it may be no stop"
+
+
+@pytest.mark.parametrize("rest", ["A", "AA"])
+def test_an_unfinished_last_codon_is_not_read(rest: str) -> None:
+    assert codon_tokens("ATGCCC" + rest).tolist() == codon_tokens("ATGCCC").tolist()
+    assert codon_tokens("ATGCCCTGA" + rest).tolist() == codon_tokens("ATGCCC").tolist()
+    assert codon_tokens(rest).tolist() == []
+
+
+@pytest.mark.parametrize("text", ["ATGAUGTAA", "ATGA*GTAA", "ATGAAA-"])
+def test_a_symbol_that_is_no_base_in_a_coding_sequence_names_the_gene(text: str) -> None:
+    at = next(place for place, symbol in enumerate(text) if symbol in "U*-")
+    with pytest.raises(DataError) as error:
+        codon_tokens(text, "the CDS of YAL001C")
+    assert f"the CDS of YAL001C: {text[at]!r} at position {at + 1} is not a DNA symbol" in str(error.value)
+
+
+def test_composition_of_codons_is_their_usage() -> None:
+    tokens = np.concatenate([codon_tokens("ATGAAAAAANTT"), codon_tokens("GGG")])
+    usage = composition(tokens, np.array([0, 4, 4, 5]), NUM_SYMBOLS["codon"])
+
+    assert usage.shape == (3, 65)
+    named = dict(zip([*kmer_names(3), "unknown"], usage[0].tolist(), strict=True))
+    assert {codon: share for codon, share in named.items() if share} == {"ATG": 0.25, "AAA": 0.5, "unknown": 0.25}
+    assert not usage[1].any()
+    assert usage[2, 63] == 1
 
 
 def test_composition_is_fractions_of_each_protein() -> None:

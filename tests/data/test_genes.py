@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raystudy.data.encode import codon_tokens
 from raystudy.data.genes import FEATURES, Genes, GeneTable, Target, write_genes
 from raystudy.errors import DataError
 
@@ -78,7 +79,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     np.testing.assert_array_equal(genes.target("protein"), table.targets["protein"].values)
     assert genes.targets == ("protein",)
     assert genes.units == {"protein": "log10 ppm"}
-    assert genes.notes == {"noise_ceiling_r2": 0.8}
+    assert genes.notes["noise_ceiling_r2"] == 0.8
     assert genes.texts("symbol") == table.symbols
     assert genes.texts("cds") == table.cds
     assert genes.protein_offsets.tolist() == [0, 3, 3, 6, 7, 9]
@@ -268,3 +269,62 @@ def test_a_source_without_genes_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match="no genes left"):
         write_genes(make_table(**nothing), tmp_path / "data")
+
+
+def test_codons_of_all_genes_stand_end_to_end_as_many_as_their_residues(folder: Path) -> None:
+    tokens, offsets = Genes.open(folder).codons
+
+    assert (tokens.dtype, offsets.dtype) == (np.uint8, np.int64)
+    assert offsets.tolist() == [0, 3, 3, 5, 6, 7]
+    for number, cds in enumerate(make_table().cds):
+        assert tokens[offsets[number] : offsets[number + 1]].tolist() == codon_tokens(cds).tolist()
+
+
+def test_codons_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genes = Genes.open(folder)
+    tokens, _ = genes.codons
+    monkeypatch.setattr(Genes, "texts", None)
+    assert genes.codons[0] is tokens
+
+
+def test_a_coding_sequence_that_is_no_dna_names_its_gene(tmp_path: Path) -> None:
+    cds = [*make_table().cds[:3], "ATG*", "ATG"]
+    genes = Genes.open(write_genes(make_table(cds=cds), tmp_path / "data"))
+    with pytest.raises(DataError, match=r"the CDS of G3: '\*' at position 4 is not a DNA symbol"):
+        _ = genes.codons
+
+
+def test_an_altered_coding_sequence_is_damage_when_codons_are_read(folder: Path) -> None:
+    alter_column(folder, "cds", ["ATG"] * NUM_GENES)
+    with pytest.raises(DataError, match="'cds' do not match the content hash"):
+        _ = Genes.open(folder).codons
+
+
+def test_what_cannot_be_told_apart_is_counted_in_the_notes(tmp_path: Path) -> None:
+    windows = np.ones((NUM_GENES, 10), np.uint8)
+    windows[1, :3] = windows[3, 9] = 0
+    table = make_table(windows=windows, proteins=["MXx", "", "BbZ", "JOU", "MKV"])
+    genes = Genes.open(write_genes(table, tmp_path / "data"))
+
+    found = dict(genes.notes["unknown"])
+    del found["cds_of_another_length"]
+    assert found == {"bases_n": 4, "windows_with_n": 2, "residues_x": 2, "residues_read_as_x": 5}
+
+
+def test_coding_sequences_that_do_not_fit_their_proteins_are_counted(tmp_path: Path) -> None:
+    fitting = ["ATGAAAGTT", "ATGAAAGTTTAA", ""]  # without its stop, with it, not known
+    cds = [*fitting, *["ATGAAAGTTGTTTAA"] * (NUM_GENES - 3)]
+    table = make_table(proteins=["MKV"] * NUM_GENES, cds=cds)
+
+    assert Genes.open(write_genes(table, tmp_path / "data")).notes["unknown"]["cds_of_another_length"] == NUM_GENES - 3
+
+
+def test_data_without_unknown_symbols_says_so(tmp_path: Path) -> None:
+    fitting = {"proteins": ["MKV"] * NUM_GENES, "cds": ["ATGAAAGTTTAA"] * NUM_GENES}
+    table = make_table(windows=np.ones((NUM_GENES, 10), np.uint8), **fitting)
+    assert set(Genes.open(write_genes(table, tmp_path / "data")).notes["unknown"].values()) == {0}
+
+
+def test_counting_unknown_symbols_leaves_the_hash_alone(folder: Path, tmp_path: Path) -> None:
+    noted = write_genes(make_table(notes={"other": 1}), tmp_path / "noted")
+    assert Genes.open(noted).hash == Genes.open(folder).hash

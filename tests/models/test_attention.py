@@ -1,11 +1,51 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from raystudy.models.attention import CrossAttention, FeedForward, SelfAttention, attend, pad_stretches
+from raystudy.models import backends
+from raystudy.models.attention import CrossAttention, SelfAttention
+from raystudy.models.backends import attend, attend_ragged, pad_stretches
+
+BACKENDS = ["sdpa", "math", "xformers"]
+
+
+class DocumentedXformers:
+    """The two functions of xFormers that are used, as its documentation gives them: [batch, length, heads, width]."""
+
+    fmha = SimpleNamespace()
+
+    class BlockDiagonalMask:
+        def __init__(self, q_seqlen: Sequence[int], kv_seqlen: Sequence[int]) -> None:
+            blocks = [torch.zeros(q, kv) for q, kv in zip(q_seqlen, kv_seqlen, strict=True)]
+            self.bias = torch.block_diag(*[block + 1 for block in blocks]).log()
+
+        from_seqlens = classmethod(lambda cls, q_seqlen, kv_seqlen: cls(q_seqlen, kv_seqlen))
+
+    fmha.BlockDiagonalMask = BlockDiagonalMask
+
+    @staticmethod
+    def memory_efficient_attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_bias: BlockDiagonalMask | None = None, p: float = 0.0
+    ) -> Tensor:
+        assert query.ndim == key.ndim == value.ndim == 4
+        assert query.shape[0] == key.shape[0]
+        scores = torch.einsum("bmhk,bnhk->bhmn", query, key) / query.shape[-1] ** 0.5
+        if attn_bias is not None:
+            assert query.shape[0] == 1, "genes stand end to end"
+            scores = scores + attn_bias.bias
+        weights = torch.nn.functional.dropout(scores.softmax(-1), p)
+        return torch.einsum("bhmn,bnhk->bmhk", weights, value)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(backends, "_xformers", lambda: DocumentedXformers)
 
 
 def spread(module: nn.Module) -> nn.Module:
@@ -16,55 +56,60 @@ def spread(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
+def plain(q_Nd: Tensor, k_Md: Tensor, v_Md: Tensor) -> Tensor:
+    return (torch.einsum("nd,md->nm", q_Nd, k_Md) / q_Nd.shape[1] ** 0.5).softmax(1) @ v_Md
 
 
-def test_both_backends_agree_with_and_without_a_mask() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_head_of_every_gene_attends_by_itself(backend: str) -> None:
     q, k, v = torch.randn(3, 2, 4, 8), torch.randn(3, 2, 7, 8), torch.randn(3, 2, 7, 8)
-    valid = torch.arange(7)[None] < torch.tensor([[7], [1], [4]])
 
-    for mask in (None, valid):
-        sdpa, math = (attend(q, k, v, mask, 0.0, backend) for backend in ("sdpa", "math"))
-        torch.testing.assert_close(sdpa, math, atol=1e-6, rtol=0)
+    out = attend(q, k, v, 0.0, backend)
 
-
-@pytest.mark.parametrize("backend", ["sdpa", "math"])
-def test_a_masked_key_has_no_say_whatever_it_holds(backend: str) -> None:
-    q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 7, 8), torch.randn(1, 1, 7, 8)
-    valid = torch.arange(7)[None] < 5
-    before = attend(q, k, v, valid, 0.0, backend)
-    k[..., 5:, :], v[..., 5:, :] = 100.0, -1e6
-
-    assert torch.equal(attend(q, k, v, valid, 0.0, backend), before)
-    torch.testing.assert_close(before, attend(q, k[..., :5, :], v[..., :5, :], None, 0.0, backend))
+    for gene in range(3):
+        for head in range(2):
+            expected = plain(q[gene, head], k[gene, head], v[gene, head])
+            torch.testing.assert_close(out[gene, head], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "math"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_genes", [1, 16, 17, 35])
-def test_ragged_attention_is_padded_attention_with_a_mask(num_genes: int, backend: str) -> None:
+def test_ragged_attention_gives_each_gene_its_own_keys_only(num_genes: int, backend: str) -> None:
     lengths = torch.randint(1, 30, (num_genes,)).tolist()
-    layer = spread(CrossAttention(24, 10, dropout=0.2, backend=backend))
+    q, kv = torch.randn(num_genes, 5, 8), torch.randn(sum(lengths), 16)
+
+    out = attend_ragged(q, kv, lengths, 0.0, backend)
+
+    for gene, own in enumerate(kv.split(lengths)):
+        torch.testing.assert_close(out[gene], plain(q[gene], own[:, :8], own[:, 8:]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_genes_keys_have_no_say_whatever_they_hold(backend: str) -> None:
+    q, kv = torch.randn(2, 4, 8), torch.randn(7, 16)
+    before = attend_ragged(q, kv, [5, 2], 0.0, backend)
+    kv[5:, :8], kv[5:, 8:] = 100.0, -1e6
+
+    assert torch.equal(attend_ragged(q, kv, [5, 2], 0.0, backend)[0], before[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_queries_may_be_shared_or_each_genes_own(backend: str) -> None:
+    layer = spread(CrossAttention(24, 10, dropout=0.2, ragged=True))
     assert isinstance(layer, CrossAttention)
-    queries, inputs = torch.randn(5, 24), torch.randn(sum(lengths), 10)
-    longest = max(lengths)
-    padded = torch.full((num_genes, longest, 10), 7.0)
-    for gene, own in enumerate(inputs.split(lengths)):
-        padded[gene, : len(own)] = own
-    blocked = torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]
+    layer.backend = backend
+    queries, inputs = torch.randn(5, 24), torch.randn(20, 10)
 
-    q = layer.to_q(layer.norm_query(queries)).expand(num_genes, -1, -1)
-    k, v = layer.to_kv(layer.norm_input(padded)).chunk(2, dim=-1)
-    scores = torch.einsum("bnd,bmd->bnm", q, k) / 64**0.5
-    expected = layer.to_out(scores.masked_fill(blocked[:, None], -1e9).softmax(-1) @ v)
+    shared = layer.forward_ragged(queries, inputs, [12, 8])
 
-    torch.testing.assert_close(layer.forward_ragged(queries, inputs, lengths), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shared, layer.forward_ragged(queries.expand(2, -1, -1), inputs, [12, 8]))
 
 
-def test_ragged_attention_over_equal_lengths_is_plain_attention() -> None:
-    layer = spread(CrossAttention(24, 10, dropout=0.0, backend="sdpa"))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ragged_attention_over_equal_lengths_is_plain_attention(backend: str) -> None:
+    layer = spread(CrossAttention(24, 10, dropout=0.2))
     assert isinstance(layer, CrossAttention)
+    layer.backend = backend
     queries, inputs = torch.randn(5, 24), torch.randn(4, 9, 10)
 
     ragged = layer.forward_ragged(queries, inputs.flatten(0, 1), [9] * 4)
@@ -75,15 +120,17 @@ def test_ragged_attention_over_equal_lengths_is_plain_attention() -> None:
 def test_padding_is_zero_and_known_as_such() -> None:
     padded, valid = pad_stretches([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)])
 
-    assert padded.shape == (3, 4, 3)
+    assert valid is not None
     assert valid.tolist() == [[True, True, False, False], [True] * 4, [True, False, False, False]]
-    assert torch.equal(padded[..., 0].bool(), valid)
+    assert torch.equal(padded, valid[..., None].expand(3, 4, 3).float())
+    assert pad_stretches([torch.ones(2, 3), torch.ones(2, 3)])[1] is None
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "math"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_self_attention_is_pytorchs_own_multi_head_attention(backend: str) -> None:
-    layer = spread(SelfAttention(32, num_heads=8, dropout=0.0, backend=backend))
+    layer = spread(SelfAttention(32, num_heads=8, head_dim=4, dropout=0.2))
     assert isinstance(layer, SelfAttention)
+    layer.backend = backend
     theirs = nn.MultiheadAttention(32, 8, batch_first=True).eval()
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([layer.to_q.weight, layer.to_kv.weight]))
@@ -96,26 +143,23 @@ def test_self_attention_is_pytorchs_own_multi_head_attention(backend: str) -> No
     torch.testing.assert_close(layer(x), theirs(normed, normed, normed)[0], atol=1e-5, rtol=0)
 
 
-def test_the_feed_forward_multiplies_the_first_half_by_the_exact_gelu_of_the_second() -> None:
-    layer = spread(FeedForward(6, dropout=0.2))
-    assert isinstance(layer, FeedForward)
-    x = torch.randn(2, 3, 6)
-    wide = layer.expand(F.layer_norm(x, (6,), layer.norm.weight, layer.norm.bias, 1e-5))
-    assert wide.shape[-1] == 24
-    value, gate = wide[..., :12], wide[..., 12:]
-    gelu = gate * 0.5 * (1 + torch.erf(gate / 2**0.5))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_falls_on_attention_weights_in_training_only(backend: str) -> None:
+    cross, own = CrossAttention(24, 10, dropout=0.5, ragged=True), SelfAttention(24, 8, 3, dropout=0.5)
+    cross.backend = own.backend = backend
+    queries, inputs, x = torch.randn(5, 24), torch.randn(20, 10), torch.randn(2, 5, 24)
 
-    torch.testing.assert_close(layer(x), layer.contract(value * gelu))
+    for layer, run in ((cross, lambda: cross.forward_ragged(queries, inputs, [12, 8])), (own, lambda: own(x))):
+        assert not torch.equal(run(), run())
+        layer.eval()
+        assert torch.equal(run(), run())
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "math"])
-def test_dropout_acts_in_training_and_not_in_evaluation(backend: str) -> None:
-    layer = CrossAttention(24, 10, dropout=0.5, backend=backend)
-    queries, inputs = torch.randn(5, 24), torch.randn(20, 10)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_leaves_the_mean_answer(backend: str) -> None:
+    q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 50, 8), torch.ones(1, 1, 50, 8)
 
-    def run() -> torch.Tensor:
-        return layer.forward_ragged(queries, inputs, [12, 8])
+    dropped = torch.stack([attend(q, k, v, 0.2, backend) for _ in range(400)])
 
-    assert not torch.equal(run(), run())
-    layer.eval()
-    assert torch.equal(run(), run())
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
+    assert float(dropped.std()) > 0.02

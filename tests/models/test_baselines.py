@@ -1,20 +1,22 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pytest
 
-from raystudy.data.batches import StudyData
+from raystudy.data.batches import LabelScale, sealed_labels
 from raystudy.data.genes import Genes
 from raystudy.data.sources import prepare
-from raystudy.data.splits import make_split
-from raystudy.models.baselines import BASELINES, counted_features
+from raystudy.data.splits import Split, make_split
+from raystudy.models.baselines import BASELINES, counted_features, fit_baseline
+from raystudy.study.model import Input, ModelSpec
 from raystudy.study.spec import BudgetSpec, DataSpec, SplitSpec, StudySpec
 from raystudy.training.metrics import r2
 
-WINDOW = (300, 100)
+WINDOW, MAX_PROTEIN = (300, 100), 150
+Floats = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +25,40 @@ def genes(tmp_path_factory: pytest.TempPathFactory) -> Genes:
 
 
 @pytest.fixture(scope="module")
-def data(genes: Genes, tmp_path_factory: pytest.TempPathFactory) -> StudyData:
-    path = tmp_path_factory.mktemp("split") / "split.json"
-    labelled = np.ones(genes.num_genes, bool)
-    make_split(genes, SplitSpec(valid=0.2, test=0.2), WINDOW, labelled).save(path, genes)
-    return StudyData.load(genes.folder, path, DataSpec(path=genes.folder, window_bp=WINDOW), "protein")
+def split(genes: Genes) -> Split:
+    return make_split(genes, SplitSpec(valid=0.2, test=0.2), WINDOW, np.ones(genes.num_genes, bool))
+
+
+@pytest.fixture(scope="module")
+def scale(genes: Genes, split: Split) -> LabelScale:
+    return LabelScale.fit(sealed_labels(genes, ["protein"], split)[split.train], ["protein"])
+
+
+@pytest.fixture(scope="module")
+def labels(genes: Genes, split: Split, scale: LabelScale) -> Floats:
+    """Standardised protein levels [n, 1]; the test genes' are NaN."""
+    return scale.standardise(sealed_labels(genes, ["protein"], split))
+
+
+def reader(*inputs: Input, **sizes: Any) -> ModelSpec:
+    """A network that reads just this of a gene."""
+    proteins = {"protein", "codon"} & set(inputs)
+    family = "dna_protein" if proteins and "dna" in inputs else "protein" if proteins else "dna"
+    return ModelSpec(
+        family=family,
+        tokens="codon" if "codon" in inputs else "residue",
+        half_life="concat" if "half_life" in inputs else "none",
+        **{"window_bp": WINDOW, "max_protein": MAX_PROTEIN, "pool_size": 2, **sizes},
+    )
+
+
+def count(genes: Genes, *inputs: Input) -> Floats:
+    return counted_features(genes, [reader(*(inputs or ("dna", "half_life", "protein")))])
+
+
+@pytest.fixture(scope="module")
+def features(genes: Genes) -> Floats:
+    return count(genes)
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +66,62 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raystudy.models.baselines.BOOSTING_ROUNDS", 60)
 
 
-def test_the_counted_features_are_fractions_of_what_is_there(data: StudyData, genes: Genes) -> None:
-    features = counted_features(data)
+DNA, HALF_LIFE, PROTEIN, CODON = 4 + 16 + 64 + 256, 8, 22 + 1, 65
 
-    assert features.shape == (genes.num_genes, 4 + 16 + 64 + 256 + 8 + 22 + 1)
+
+def test_the_counted_features_are_fractions_of_what_is_there(features: Floats, genes: Genes) -> None:
+    assert features.shape == (genes.num_genes, DNA + HALF_LIFE + PROTEIN)
     np.testing.assert_allclose(features[:, :4].sum(axis=1), (genes.windows(WINDOW) > 0).mean(axis=1), rtol=1e-5)
-    text = genes.texts("protein")[5]
+    text = genes.texts("protein")[5][:MAX_PROTEIN]
     assert features[5, 348] == pytest.approx(text.count("A") / len(text), rel=1e-5)
     assert features[5, -1] == pytest.approx(np.log10(len(text)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "num_features"),
+    [
+        (("dna",), DNA),
+        (("dna", "half_life"), DNA + HALF_LIFE),
+        (("protein",), PROTEIN),
+        (("codon",), PROTEIN + CODON),
+        (("dna", "half_life", "codon"), DNA + HALF_LIFE + PROTEIN + CODON),
+    ],
+)
+def test_only_what_the_networks_read_is_counted(inputs: Collection[Input], num_features: int, genes: Genes) -> None:
+    assert count(genes, *inputs).shape == (genes.num_genes, num_features)
+
+
+def test_what_any_network_of_the_study_reads_is_counted_and_nothing_beyond_it(genes: Genes) -> None:
+    up, down = WINDOW
+    left, right = reader("dna", window_bp=(up, down - 20)), reader("dna", window_bp=(up - 20, down))
+    short, long = reader("protein", max_protein=20), reader("protein", max_protein=40)
+
+    np.testing.assert_array_equal(counted_features(genes, [left, right, short]), count_parts(genes, WINDOW, 20))
+    np.testing.assert_array_equal(counted_features(genes, [left, short, long]), count_parts(genes, (up, down - 20), 40))
+
+
+def count_parts(genes: Genes, window_bp: tuple[int, int], max_protein: int) -> Floats:
+    return counted_features(genes, [reader("dna", "protein", window_bp=window_bp, max_protein=max_protein)])
+
+
+def test_codons_are_counted_in_frame_as_far_as_the_protein_is_read(genes: Genes) -> None:
+    row = int(np.argmax(np.diff(genes.protein_offsets)))
+    text = genes.texts("cds")[row]
+    codons = [text[first : first + 3] for first in range(0, 3 * MAX_PROTEIN, 3)]
+    assert len(text) > 3 * (MAX_PROTEIN + 1)
+
+    counted = count(genes, "codon")[row, -CODON:]
+
+    letters = "ATCG"
+    for number, codon in enumerate(
+        first + second + third for first in letters for second in letters for third in letters
+    ):
+        assert counted[number] == pytest.approx(codons.count(codon) / MAX_PROTEIN, abs=1e-6)
+
+
+def test_what_is_counted_names_the_same_inputs_as_the_networks() -> None:
+    assert ModelSpec(family="dna").inputs == {"dna", "half_life"}
+    assert ModelSpec(tokens="codon", half_life="none").inputs == {"dna", "codon"}
 
 
 def test_every_baseline_that_a_study_file_can_name_is_there() -> None:
@@ -55,49 +134,70 @@ def test_every_baseline_that_a_study_file_can_name_is_there() -> None:
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_a_baseline_learns_what_is_there_and_nothing_from_shuffled_labels(
-    name: str, data: StudyData, genes: Genes
+    name: str, features: Floats, labels: Floats, split: Split, scale: LabelScale, genes: Genes
 ) -> None:
-    features, test = counted_features(data), data.split.test
-    measured = (genes.target("protein")[test] - data.label_scale.mean) / data.label_scale.std
-    labels = data.labels.copy()
-    for rows in (data.split.train, data.split.valid):
-        labels[rows] = np.random.default_rng(0).permutation(labels[rows])
+    measured = scale.standardise(genes.target("protein")[:, None])[split.test, 0]
+    shuffled = labels.copy()
+    for rows in (split.train, split.valid):
+        shuffled[rows] = np.random.default_rng(0).permutation(labels[rows])
 
-    assert r2(measured, BASELINES[name](features, data)[test]) > 0.1
-    assert r2(measured, BASELINES[name](features, replace(data, labels=labels))[test]) < 0.1
+    assert r2(measured, fit_baseline(name, features, labels, split)[split.test, 0]) > 0.1
+    assert r2(measured, fit_baseline(name, features, shuffled, split)[split.test, 0]) < 0.1
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
-def test_a_baseline_takes_missing_features_and_predicts_every_gene(name: str, data: StudyData) -> None:
-    half_life = data.raw_half_life_NH.copy()
-    half_life[:, 0] = np.nan
-    half_life[::7, 1] = np.nan
-    features = counted_features(replace(data, raw_half_life_NH=half_life))
-    assert features.shape[1] == counted_features(data).shape[1] - 1, "what no training gene has is left out"
-    assert np.isnan(features[::7, 340]).all()
+def test_a_baseline_takes_missing_features_and_predicts_every_gene(
+    name: str, features: Floats, labels: Floats, split: Split
+) -> None:
+    patchy = features.copy()
+    patchy[::7, DNA + 1] = np.nan
 
-    predicted = BASELINES[name](features, data)
+    predicted = fit_baseline(name, patchy, labels, split)
 
-    assert predicted.shape == (len(data.labels),)
+    assert predicted.shape == labels.shape
     assert np.isfinite(predicted).all()
 
 
-def test_ridge_reads_no_label_but_those_of_the_training_genes(data: StudyData) -> None:
-    features = counted_features(data)
-    labels = np.full_like(data.labels, np.nan)
-    labels[data.split.train] = data.labels[data.split.train]
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_a_feature_that_no_training_gene_has_is_left_out(
+    name: str, features: Floats, labels: Floats, split: Split
+) -> None:
+    useless = np.full((len(features), 1), np.nan)
+    useless[split.test] = 1e9
 
-    blind = BASELINES["ridge"](features, replace(data, labels=labels))
+    predicted = fit_baseline(name, np.hstack([useless, features]), labels, split)
 
-    assert np.array_equal(blind, BASELINES["ridge"](features, data))
+    assert np.array_equal(predicted, fit_baseline(name, features, labels, split))
 
 
-def test_boosting_takes_the_round_that_is_best_on_validation(data: StudyData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_each_level_is_learnt_from_the_genes_that_have_it_and_from_no_other_level(
+    name: str, features: Floats, labels: Floats, split: Split
+) -> None:
+    patchy = labels.copy()
+    patchy[split.train[::3]] = patchy[split.valid[::3]] = np.nan
+    both = np.hstack([-2 * patchy, labels])
+
+    predicted = fit_baseline(name, features, both, split)
+
+    assert predicted.shape == (len(features), 2)
+    np.testing.assert_array_equal(predicted[:, 1:], fit_baseline(name, features, labels, split))
+    np.testing.assert_array_equal(predicted[:, :1], fit_baseline(name, features, -2 * patchy, split))
+    assert not np.array_equal(fit_baseline(name, features, patchy, split), predicted[:, 1:])
+
+
+def test_ridge_reads_no_label_but_those_of_the_training_genes(features: Floats, labels: Floats, split: Split) -> None:
+    blind = np.full_like(labels, np.nan)
+    blind[split.train] = labels[split.train]
+
+    assert np.array_equal(fit_baseline("ridge", features, blind, split), fit_baseline("ridge", features, labels, split))
+
+
+def test_boosting_takes_the_round_that_is_best_on_validation(features: Floats, labels: Floats, split: Split) -> None:
     # Validation labels that are noise are fitted best by the first, weakest round.
-    features, valid = counted_features(data), data.split.valid
-    labels = data.labels.copy()
-    labels[valid] = -labels[valid]
+    upside_down = labels.copy()
+    upside_down[split.valid] = -upside_down[split.valid]
 
-    early = BASELINES["gbm"](features, replace(data, labels=labels))
+    early = fit_baseline("gbm", features, upside_down, split)
 
-    assert early.std() < 0.2 * BASELINES["gbm"](features, data).std()
+    assert early.std() < 0.2 * fit_baseline("gbm", features, labels, split).std()

@@ -2,21 +2,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from raystudy.data.batches import Inputs
 from raystudy.models.build import build, count_parameters
-from raystudy.study.spec import ModelSpec
-from tests.models import naive
+from raystudy.models.perceiver import PerceiverBranch
+from raystudy.study.model import PRESETS, ModelSpec
+from tests.models.cases import READERS, SIZES, make_genes, model_of, packed
 
-LENGTHS = [40, 1, 17, 33, 5]
-WINDOW, MAX_PROTEIN = 300, 40
-
-# The report's Table 1: protein up to 6,000 residues in the Perceiver, 10,500 bp of DNA in the convolution, E=32,
-# N=128, Q=128, P=10, latent summary. The last row's printed count (3.47M) cannot be derived from the text.
+PRESET_PARAMETERS = {
+    "dnaperceiver": 785_453,
+    "dnaperceiver_dual": 822_382,
+    "proteinperceiver": 628_093,
+    "protein_dna": 723_181,
+    "table1": 1_042_821,
+    "xpresso": 112_485,
+}
 TABLE_1 = [
     ({}, 1_042_821),
     ({"latent_dim": 16}, 724_741),
@@ -27,138 +30,127 @@ TABLE_1 = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "parameters"), TABLE_1)
-def test_parameters_are_those_of_the_reports_table(settings: dict[str, Any], parameters: int) -> None:
-    assert count_parameters(ModelSpec(**settings), 10_500, 6_000) == parameters
+def parameters_of(preset: str, **changes: Any) -> int:
+    return count_parameters(ModelSpec(preset=preset, **changes), len(PRESETS[preset].targets))
 
 
-def test_the_count_of_an_unbuilt_network_is_that_of_a_built_one() -> None:
-    model = small(encoder="embedding", half_life="mlp")
-
-    network = build(model, WINDOW, MAX_PROTEIN)
-
-    built = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    assert count_parameters(model, WINDOW, MAX_PROTEIN) == built
+def test_the_presets_have_the_published_parameters() -> None:
+    assert {name: parameters_of(name) for name in PRESETS} == PRESET_PARAMETERS
 
 
-def small(**settings: Any) -> ModelSpec:
-    return ModelSpec(
-        **{"latent_dim": 16, "num_latents": 6, "queries_dim": 20, "token_dim": 8, "embedding_dim": 12, **settings}
-    )
+@pytest.mark.parametrize(("preset", "published"), [("dnaperceiver", 1_089_453), ("dnaperceiver_dual", 1_126_382)])
+def test_with_the_position_rows_that_the_published_code_allocates(preset: str, published: int) -> None:
+    assert PRESETS[preset].published_position_rows == 20_000
+    assert parameters_of(preset, position_rows=20_000) == published
 
 
-def made(model: ModelSpec, seed: int = 0, attention: str = "auto") -> nn.Module:
-    """A network in which nothing stands at its start value, so that no weight could be left out unseen."""
-    torch.manual_seed(seed)
-    network = build(model, WINDOW, MAX_PROTEIN, attention)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 2)
-            elif tensor.is_floating_point():
-                tensor.add_(0.1 * torch.randn_like(tensor))
-    return network.eval()
+@pytest.mark.parametrize(("changes", "parameters"), TABLE_1)
+def test_the_arms_of_the_reports_table_have_its_parameters(changes: dict[str, Any], parameters: int) -> None:
+    assert parameters_of("table1", **changes) == parameters
+    assert count_parameters(ModelSpec(**changes)) == parameters, "the defaults are the report's baseline"
 
 
-def genes(lengths: list[int] = LENGTHS, seed: int = 1) -> Inputs:
-    random = np.random.default_rng(seed)
-    total = sum(lengths)
-    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    return Inputs(
-        torch.from_numpy(random.integers(0, 5, (len(lengths), WINDOW), dtype=np.uint8)),
-        torch.from_numpy(random.normal(size=(len(lengths), 8)).astype(np.float32)),
-        torch.from_numpy(random.integers(1, 23, total).astype(np.int32)),
-        torch.from_numpy(positions),
-        lengths,
-    )
+D = Q = 128
+SELF_ATTENTION = 2 * D + 3 * D * D + (D * D + D)
+FEED_FORWARD = 2 * D + (D * 4 * D + 4 * D) + (2 * D * D + D)
 
 
-def picked(inputs: Inputs, order: list[int]) -> Inputs:
-    """The same genes in another order or company."""
-    residues, positions = inputs.residues_T.split(inputs.lengths), inputs.positions_T.split(inputs.lengths)
-    return Inputs(
-        inputs.window_BL[order],
-        inputs.half_life_BH[order],
-        torch.cat([residues[gene] for gene in order]),
-        torch.cat([positions[gene] for gene in order]),
-        [inputs.lengths[gene] for gene in order],
-    )
+@pytest.mark.parametrize(
+    ("preset", "changes", "more"),
+    [
+        ("dnaperceiver", {"encoder": "kmer"}, (65 - 5) * 32),
+        ("protein_dna", {"encoder": "kmer"}, (65 - 5) * 32),
+        ("proteinperceiver", {"tokens": "codon"}, (66 - 23) * 32 + (66 - 23) * 64 * 15),
+        ("protein_dna", {"tokens": "codon"}, (66 - 23) * 64 * 15),
+        ("table1", {"tokens": "codon"}, (66 - 23) * 32),
+        ("table1", {"depth": 2}, SELF_ATTENTION + FEED_FORWARD),
+        ("table1", {"latent_summary": False}, -(2 * D + D * Q + Q) - Q),
+        ("table1", {"half_life": "none"}, -8 * Q),
+        ("dnaperceiver", {"half_life": "mlp"}, 144),
+        ("xpresso", {"encoder": "embedding"}, 5 * 128 + (128 - 4) * 128 * 6),
+        ("xpresso", {"half_life": "mlp"}, 144),
+        ("xpresso", {"half_life": "none"}, -8 * 64),
+    ],
+)
+def test_an_option_adds_the_parameters_that_its_formula_says(preset: str, changes: dict[str, Any], more: int) -> None:
+    assert parameters_of(preset, **changes) - PRESET_PARAMETERS[preset] == more
 
 
-@pytest.mark.parametrize("latent_summary", [True, False])
-@pytest.mark.parametrize("half_life", ["concat", "mlp"])
-@pytest.mark.parametrize("encoder", ["onehot", "embedding"])
-def test_the_network_is_the_function_of_the_paper_written_plainly(
-    encoder: str, half_life: str, latent_summary: bool
+@pytest.mark.parametrize("reader", READERS)
+def test_the_count_of_an_unbuilt_network_is_that_of_a_built_one(reader: str) -> None:
+    model = model_of({"reader": reader})
+
+    network = build(model, num_targets=2)
+
+    assert count_parameters(model, 2) == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_dropout_is_where_the_paper_has_it() -> None:
+    network = build(ModelSpec(**{**SIZES, "pool_size": 4, "depth": 2, "dropout": 0.3}))
+
+    rates = {name: module.p for name, module in network.named_modules() if isinstance(module, nn.Dropout)}
+    attention = {name: module.need.dropout for name, module in network.named_modules() if hasattr(module, "need")}
+
+    blocks = ("perceiver.blocks.0", "perceiver.blocks.1")
+    feed_forwards = ["perceiver.cross_feed_forward", *(f"{block}.feed_forward" for block in blocks)]
+    assert rates == {
+        "perceiver.embedding_dropout": 0.3,
+        "convolution.dropout": 0.3,
+        **{f"{name}.dropout": 0.3 for name in feed_forwards},
+    }
+    assert attention == {"perceiver.cross": 0.3, **{f"{block}.attention": 0.3 for block in blocks}, "head": 0.0}
+
+
+def test_the_half_life_values_join_the_latents_after_their_own() -> None:
+    branch = build(model_of({"reader": "dna"})).perceiver
+    assert isinstance(branch, PerceiverBranch)
+
+    assert branch.width == SIZES["latent_dim"] + 8
+    assert branch.latents_ND.shape == (SIZES["num_latents"], SIZES["latent_dim"])
+    assert branch.blocks[0].attention.need.width == SIZES["latent_dim"] // 8, "heads divide D, not D + 8"
+
+
+def test_a_network_runs_in_training_with_its_dropout() -> None:
+    torch.manual_seed(0)
+    model = ModelSpec(**{**SIZES, "dropout": 0.5})
+    network = build(model)
+
+    inputs = packed(model, make_genes(model))
+    assert not torch.equal(network(inputs), network(inputs))
+    network.eval()
+    assert torch.equal(network(inputs), network(inputs))
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"latent_dim": 20}, ("latent_dim", "8 attention heads", "20")),
+        ({"family": "dna", "window_bp": (100, 149)}, ("window of 249", "250", "10 and 5 and 5", "window_bp")),
+        ({"family": "protein", "max_protein": 249}, ("protein of 249", "250", "max_protein")),
+        ({"family": "xpresso", "window_bp": (299, 0)}, ("window of 299", "300", "30 and 10", "window_bp")),
+    ],
+)
+def test_an_impossible_network_is_refused_with_the_value_and_the_rule(
+    settings: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
-    model = small(encoder=encoder, half_life=half_life, latent_summary=latent_summary)
-    network, inputs = made(model), genes()
-    weights = {name: tensor.double().numpy() for name, tensor in network.state_dict().items()}
-    proteins = [protein.tolist() for protein in inputs.residues_T.split(inputs.lengths)]
+    with pytest.raises(ValidationError) as caught:
+        ModelSpec(**settings)
 
-    expected = np.array(
-        [
-            naive.predict(weights, window.tolist(), features.double().numpy(), protein, model.pool_size)
-            for window, features, protein in zip(inputs.window_BL, inputs.half_life_BH, proteins, strict=True)
-        ]
-    )
-    with torch.no_grad():
-        predicted = network(inputs).double().numpy()
-
-    assert expected.std() > 0.05
-    np.testing.assert_allclose(predicted, expected, atol=1e-5 * expected.std(), rtol=0)
+    for part in parts:
+        assert part in str(caught.value)
 
 
-def test_every_weight_takes_part_and_learns() -> None:
-    network = made(small(encoder="embedding", half_life="mlp")).train()
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"family": "dna", "window_bp": (100, 150)},
+        {"family": "protein", "max_protein": 250},
+        {"family": "xpresso", "window_bp": (200, 100)},
+    ],
+)
+def test_the_smallest_allowed_length_still_gives_one_position(settings: dict[str, Any]) -> None:
 
-    network(genes()).square().sum().backward()
+    model = ModelSpec(**{"num_latents": 2, "latent_dim": 8, "queries_dim": 4, **settings})
+    genes = make_genes(model, lengths=(3, 250))
 
-    assert [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
-
-
-def test_a_genes_prediction_depends_on_neither_order_nor_company() -> None:
-    # 40 genes make three groups of padded attention, whose members change with the order.
-    lengths = np.random.default_rng(2).integers(1, 41, 40).tolist()
-    network, inputs = made(small()), genes(lengths)
-    order = np.random.default_rng(3).permutation(40).tolist()
-    with torch.no_grad():
-        together = network(inputs)
-        shuffled = network(picked(inputs, order))
-        alone = torch.cat([network(picked(inputs, [gene])) for gene in range(40)])
-
-    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=0)
-    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
-
-
-def test_each_input_changes_the_prediction_of_its_gene_only() -> None:
-    network, inputs = made(small()), genes()
-    with torch.no_grad():
-        before = network(inputs)
-        for tensor, place in (
-            (inputs.window_BL, (2, 150)),
-            (inputs.half_life_BH, (2, 7)),
-            (inputs.residues_T, (sum(LENGTHS[:2]) + 3,)),
-        ):
-            kept = tensor[place].clone()
-            tensor[place] = 1 + (kept.long() + 1) % 4
-            changed = (network(inputs) - before).abs() > 1e-6
-            tensor[place] = kept
-            assert changed.tolist() == [False, False, True, False, False]
-
-
-def test_both_attention_backends_are_the_same_function() -> None:
-    sdpa, math, inputs = made(small(), attention="sdpa"), made(small(), attention="math"), genes()
-    with torch.no_grad():
-        torch.testing.assert_close(sdpa(inputs), math(inputs), atol=1e-5, rtol=0)
-        assert torch.equal(made(small(), attention="auto")(inputs), sdpa(inputs))
-
-
-def test_the_batch_is_read_in_any_floating_precision_it_is_run_in() -> None:
-    network, inputs = made(small()), genes()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        half = network(inputs)
-    with torch.no_grad():
-        full = network(inputs)
-
-    assert (half.float() - full).abs().max() < 0.1 * full.std()
+    assert build(model).eval()(packed(model, genes)).isfinite().all()

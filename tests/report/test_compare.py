@@ -3,14 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raystudy.report.compare import best_finalist, predictions, r2_difference, verdict
+from raystudy.report.compare import Pairs, best_finalist, predictions, r2_difference, verdict
+from raystudy.tracking.predictions import write_predictions
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 
-def pairs(noise: float, num_genes: int = 200, seed: int = 1) -> dict[str, tuple[float, float]]:
+def levels(noise: float, num_genes: int = 200, seed: int = 1) -> dict[str, tuple[float, float]]:
     measured = np.random.default_rng(0).normal(size=num_genes)
     predicted = measured + noise * np.random.default_rng(seed).normal(size=num_genes)
     return {f"g{row}": (float(predicted[row]), float(measured[row])) for row in range(num_genes)}
+
+
+def pairs(noise: float, **options: int) -> Pairs:
+    return {"protein": levels(noise, **options)}
 
 
 def add_replicate(records: Records, identity: str, valid_r2: float, state: TrialState = TrialState.COMPLETE) -> None:
@@ -30,23 +35,43 @@ def test_the_interval_of_equals_holds_zero():
     assert r2_difference(pairs(0.5), pairs(0.5)) == (0.0, 0.0)
 
 
-def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
+@pytest.mark.parametrize("targets", [("protein",), ("mrna", "protein")])
+def test_the_interval_covers_the_true_difference_about_as_often_as_it_says(targets):
     covered = 0
     for seed in range(100):
         random = np.random.default_rng(seed)
-        measured = random.normal(size=300)
-        ours, theirs = (measured + noise * random.normal(size=300) for noise in (0.5, 0.7))
-        low, high = r2_difference(
-            {str(row): (ours[row], measured[row]) for row in range(300)},
-            {str(row): (theirs[row], measured[row]) for row in range(300)},
-            resamples=400,
-        )
+        ours: Pairs = {}
+        theirs: Pairs = {}
+        for target in targets:  # levels of one gene go together, and so do what is left of them
+            measured, wrong = random.normal(size=300), random.normal(size=300)
+            for pairs_, noise in ((ours, 0.5), (theirs, 0.7)):
+                predicted = measured + noise * (wrong + random.normal(size=300)) / np.sqrt(2)
+                pairs_[target] = {str(row): (predicted[row], measured[row]) for row in range(300)}
+        low, high = r2_difference(ours, theirs, resamples=400)
         covered += low <= 0.7**2 - 0.5**2 <= high
     assert 88 <= covered <= 100
 
 
+def test_the_interval_of_two_targets_is_that_of_the_mean_of_their_differences():
+    def shifted(better: float, worse: float) -> Pairs:
+        return {"mrna": levels(better, seed=2), "protein": levels(worse, seed=3)}
+
+    low, high = r2_difference(shifted(0.2, 0.9), shifted(0.9, 0.2))
+    assert -0.25 < low < 0 < high < 0.25, "each is better once"
+    ours, theirs = levels(0.2), levels(0.9, seed=2)
+    twice = r2_difference({"mrna": ours, "protein": ours}, {"mrna": theirs, "protein": theirs})
+    assert twice == pytest.approx(r2_difference({"mrna": ours}, {"mrna": theirs}))
+
+
+def test_only_genes_and_targets_that_both_predicted_are_compared():
+    ours, theirs = pairs(0.5), pairs(0.9, seed=2)
+    more = ours | {"mrna": levels(5.0)}
+    more["protein"] = more["protein"] | {"only ours": (1e6, 0.0)}
+    assert r2_difference(more, theirs) == r2_difference(ours, theirs)
+
+
 def test_genes_that_do_not_vary_say_nothing():
-    same = {"a": (0.1, 1.0), "b": (0.2, 1.0)}
+    same = {"protein": {"a": (0.1, 1.0), "b": (0.2, 1.0)}}
     assert r2_difference(same, same) == (-np.inf, np.inf)
 
 
@@ -67,17 +92,30 @@ def test_a_finalist_is_the_mean_of_its_completed_replicates(fake_study):
 
 
 def test_predictions_of_a_part_are_given_only_when_its_genes_are_measured(fake_study):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     records = fake_study()
     study = records.read()
-    assert len(predictions(study, "ridge", "test")) == 20
+    assert len(predictions(study, "ridge", "test")["protein"]) == 20
     assert predictions(study, "gbm", "test") is None
-    sealed = {"gene_id": ["a", "b"], "part": ["valid", "test"], "predicted": [1.0, 2.0], "measured": [1.5, None]}
-    pq.write_table(pa.table(sealed), records.folder / "predictions" / "ridge.parquet")
-    assert predictions(study, "ridge", "valid") == {"a": (1.0, 1.5)}
+    parts = {"valid": np.array([0]), "test": np.array([1])}
+    predicted, measured = np.array([[1.0, 3.0], [2.0, 4.0]]), np.array([[1.5, np.nan], [np.nan, np.nan]])
+    write_predictions(records.folder, "ridge", np.array(["a", "b"]), parts, ["protein", "mrna"], predicted, measured)
+    assert predictions(study, "ridge", "valid") == {"protein": {"a": (1.0, 1.5)}}
     assert predictions(study, "ridge", "test") is None
+
+
+def test_predictions_of_two_targets_stand_apart(fake_study):
+    study = fake_study(targets=("mrna", "protein")).read()
+    found = predictions(study, "t0001-r0", "test")
+    assert set(found) == {"mrna", "protein"}
+    assert found["mrna"].keys() == found["protein"].keys()
+    assert found["mrna"] != found["protein"]
+
+
+def test_the_verdict_of_two_targets_says_that_it_speaks_of_their_mean(fake_study):
+    said = verdict(fake_study(targets=("mrna", "protein")).read())
+    assert said.endswith("Every R2 here is the mean over mrna and protein.")
+    assert "95 % interval" in said
+    assert "mean over" not in verdict(fake_study(name="one").read())
 
 
 def test_the_verdict_says_plainly_when_the_baseline_is_better(fake_study):

@@ -11,7 +11,7 @@ import pytest
 
 from raystudy.report import figures
 from raystudy.report.page import write_page
-from raystudy.tracking.records import Records, TrialState
+from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -54,7 +54,7 @@ def test_a_finished_study_has_every_part(fake_study):
     html = page_of(fake_study())
     assert html.count("<svg") == 5
     for part in (
-        "favours the Perceiver",
+        "favours the network",
         "Results",
         "Search history",
         "Learning curves",
@@ -137,6 +137,49 @@ def test_one_bad_start_does_not_flatten_the_learning_curves(fake_study):
     records = fake_study()
     records.trial_epoch("t0000", {"epoch": 4, "valid_r2": -50.0, "epoch_seconds": 1.0})
     assert "50" not in re.sub(r"<(?!text)[^>]*>", "", figures.learning_curves(records.read()))
+
+
+def test_the_winner_says_which_precision_and_attention_ran(fake_study):
+    html = page_of(fake_study())
+    assert "<dt>precision that ran</dt><dd>fp32</dd>" in html
+    assert "<dt>attention that ran</dt><dd>sdpa in every layer</dd>" in html
+    assert "<dt>window bp</dt><dd>1000, 500</dd>" in html
+
+
+def test_layers_of_different_attention_are_named(fake_study):
+    records = fake_study()
+    chosen = {"perceiver.cross": "xformers", "perceiver.latents": "xformers", "head": "math"}
+    again = {"epoch": 3, "valid_r2": 0.5, "epoch_seconds": 1.0, "precision": "bf16", "attention": chosen}
+    records.trial_epoch("t0001-r0", again)
+    html = page_of(records)
+    assert "<dd>xformers in perceiver.cross, perceiver.latents; math in head</dd>" in html
+    assert "<dt>precision that ran</dt><dd>bf16</dd>" in html
+
+
+def test_a_winner_without_a_record_of_attention_and_without_a_preset_says_nothing_of_them(fake_study):
+    records = fake_study(opened=False)
+    config = {"family": "xpresso", "preset": None, "dropout": 0.0, "latent_summary": False}
+    records.trial_started(TrialRecord("t0003-r0", config, "h", 10, 1, "finalist"))
+    records.trial_epoch("t0003-r0", {"epoch": 1, "valid_r2": 0.3, "epoch_seconds": 1.0, "attention": {}})
+    records.trial_ended("t0003-r0", TrialState.COMPLETE)
+    html = page_of(records)
+    assert "<dt>dropout</dt><dd>0</dd>" in html
+    assert "<dt>latent summary</dt><dd>False</dd>" in html
+    for absent in ("<dt>preset</dt>", "precision that ran", "attention that ran"):
+        assert absent not in html
+
+
+def test_a_study_of_two_targets_gets_both_in_one_figure(fake_study):
+    study = fake_study(targets=("mrna", "protein")).read()
+    svg = figures.predicted_measured(study)
+    assert ">mrna<" in svg
+    assert ">protein<" in svg
+    assert "20 test genes" in svg, "a gene counts once"
+    alone = figures.predicted_measured(fake_study(name="one").read())
+    assert ">protein<" not in alone, "one target needs no legend"
+    points = svg.count("<use ")
+    assert points - alone.count("<use ") >= 20
+    assert write_page(study).exists()
 
 
 def test_predictions_with_sealed_test_genes_are_drawn_on_validation(fake_study):

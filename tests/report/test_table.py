@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from raystudy.report.table import WIDE, markdown_table, report_json, result_rows, result_table, status_json
-from raystudy.tracking.records import Records, TrialState
+from raystudy.report.rows import CONFIG_HEADINGS, result_columns, result_rows
+from raystudy.report.table import markdown_table, report_json, result_table, status_json
+from raystudy.search.policy import Origin, SearchPolicy
+from raystudy.study.spec import ModelSpec, TrainingSpec, load_spec
+from raystudy.tracking.records import Records, TrialRecord, TrialState
+
+SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
 def printed(records: Records, width: int) -> str:
@@ -74,11 +83,11 @@ def test_the_status_counts_trials_by_state(fake_study):
 
 def test_the_table_lists_finalists_then_trials_with_the_best_first_then_baselines(fake_study):
     rows = result_rows(fake_study().read())
-    assert [row.cells[0] for row in rows] == ["t0001-r0", "t0003", "t0002", "t0001", "t0000", "t0004", "ridge"]
+    assert [row.cells["id"] for row in rows] == ["t0001-r0", "t0003", "t0002", "t0001", "t0000", "t0004", "ridge"]
     assert [row.kind for row in rows] == ["finalist", *["trial"] * 5, "baseline"]
 
 
-@pytest.mark.parametrize("width", [80, WIDE])
+@pytest.mark.parametrize("width", [60, 80, 104])
 def test_the_table_fits_a_terminal_without_cutting_a_value(fake_study, width):
     text = printed(fake_study(), width)
     assert "…" not in text
@@ -89,23 +98,181 @@ def test_the_table_fits_a_terminal_without_cutting_a_value(fake_study, width):
 
 def test_only_a_wide_terminal_shows_the_origin(fake_study):
     records = fake_study()
-    assert "seeded" not in printed(records, WIDE - 1)
-    assert "seeded" in printed(records, WIDE)
+    assert "seeded" not in printed(records, 70)
+    assert "seeded" in printed(records, 104)
 
 
 def test_the_markdown_table_has_a_line_for_each_row_and_the_same_number_of_cells_in_each(fake_study):
     lines = markdown_table(fake_study().read()).splitlines()
     assert len(lines) == 2 + 7
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith("| t0001-r0 | 0.450 | 0.708 | finalist | complete | 16 |")
+    assert lines[2].startswith("| t0001-r0 | 0.450 | 0.708 | finalist | complete | 16 | embedding |")
 
 
-def test_columns_that_nothing_fills_are_left_out(tmp_path):
-    records = Records(tmp_path / "arms")
-    from raystudy.tracking.records import TrialRecord
+def test_a_study_of_two_targets_is_strict_json_with_the_numbers_of_each(fake_study):
+    records = fake_study(targets=("mrna", "protein"))
+    report = report_json(records.read(), None)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    seed = report["finalists"][0]["seeds"][0]
+    assert seed["test_r2"] == pytest.approx((seed["test_r2_mrna"] + seed["test_r2_protein"]) / 2)
+    assert seed["test_r2_mrna"] != seed["test_r2_protein"]
 
-    records.trial_started(TrialRecord("t0000", {"preset": "table1"}, "h", 10, 1, "arm", arm="dense"))
-    heading = markdown_table(records.read()).splitlines()[0]
-    assert "latent dim" not in heading
-    assert "valid R2" in heading
+
+def test_a_trial_says_which_precision_and_attention_ran_in_its_last_epoch(fake_study):
+    records = fake_study(num_trials=1, opened=False)
+    chosen = {"perceiver.cross": "math", "head": "sdpa"}
+    ran = {"epoch": 4, "valid_r2": 0.1, "epoch_seconds": 1.0, "precision": "bf16", "attention": chosen}
+    records.trial_epoch("t0000", ran)
+    records.trial_started(TrialRecord("t0001", {}, "h", 10, 1, "sampled"))
+    started, waiting = report_json(records.read(), None)["trials"]
+    assert (started["precision"], started["attention"]) == ("bf16", chosen)
+    assert (waiting["precision"], waiting["attention"]) == (None, None)
+
+
+def add_trial(records: Records, config: dict[str, Any], arm: str | None = None, valid_r2: float = 0.1) -> None:
+    trial_id = f"t{len(records.read().trials):04d}"
+    origin = "arm" if arm else "sampled"
+    records.trial_started(TrialRecord(trial_id, config, trial_id, 1_042_821, 1, origin, arm=arm))
+    records.trial_epoch(trial_id, {"epoch": 1, "valid_r2": valid_r2, "epoch_seconds": 1.0})
+    records.trial_ended(trial_id, TrialState.COMPLETE)
+
+
+def headings(records: Records) -> list[str]:
+    return [column.heading for column in result_columns(records.read())]
+
+
+@pytest.fixture
+def records(tmp_path) -> Records:
+    return Records(tmp_path / "study")
+
+
+def test_a_key_has_a_column_where_trials_differ_in_it(records):
+    same = {"latent_dim": 8, "encoder": "onehot", "depth": 1}
+    add_trial(records, same | {"perceiver_input": "dna", "learning_rate": 0.0010, "window_bp": [1000, 500]})
+    add_trial(records, same | {"perceiver_input": "protein", "learning_rate": 0.0011, "window_bp": [500, 500]})
+    shown = headings(records)
+    assert shown[5:8] == ["Perceiver reads", "lr", "window bp"]
+    assert not {"latent dim", "encoder", "depth"} & set(shown)
+    assert "1000+500" in markdown_table(records.read())
+
+
+def test_values_that_differ_in_digits_not_shown_are_still_different(records):
+    for rate in (0.00101, 0.00102):
+        add_trial(records, {"latent_dim": 8, "learning_rate": rate})
+    assert "lr" in headings(records)
+
+
+def test_a_key_that_only_some_trials_have_varies_only_among_those(records):
+    add_trial(records, {"family": "xpresso"})
+    add_trial(records, {"family": "dna", "latent_dim": 8})
+    add_trial(records, {"family": "dna_protein", "latent_dim": 8})
+    assert headings(records)[5] == "family"
+    assert "latent dim" not in headings(records)
+
+
+@pytest.mark.parametrize("num_trials", [1, 2])
+def test_the_latent_width_stays_where_nothing_varies(records, num_trials):
+    for _ in range(num_trials):
+        add_trial(records, {"latent_dim": 24, "family": "dna"})
+    assert "latent dim" in headings(records)
+    assert "family" not in headings(records)
+    assert "| 24 |" in markdown_table(records.read())
+
+
+def test_what_workers_make_of_a_finalists_batch_is_no_reason_for_a_column(records):
+    add_trial(records, {"latent_dim": 24, "batch_size": 64})
+    finalist = TrialRecord("t0000-r0", {"latent_dim": 24, "batch_size": 32}, "h", 10, 1, "finalist")
+    records.trial_started(finalist)
+    assert "batch" not in headings(records)
+
+
+def test_every_key_of_a_configuration_has_a_column_it_could_get():
+    keys = {*ModelSpec.model_fields, *TrainingSpec.model_fields}
+    assert set(CONFIG_HEADINGS) == keys - {"epochs"}, "the epochs that ran have a column of their own"
+
+
+def test_the_origin_is_headed_arm_only_where_all_trials_are_arms(records):
+    assert "origin" not in headings(records)
+    add_trial(records, {"latent_dim": 8}, arm="narrow")
+    assert "arm" in headings(records)
+    add_trial(records, {"latent_dim": 16})
+    assert "arm" not in headings(records)
+    assert "narrow" in printed(records, 60), "an arm's name is what a reader looks for"
+
+
+def test_columns_go_from_the_right_end_of_the_configuration_where_the_terminal_is_narrow(records):
+    for number in (1, 2):
+        config = {"family": f"family{number}", "latent_dim": 8 * number, "dropout": number / 10, "warmup": number / 10}
+        add_trial(records, config, arm=f"arm{number}")
+    keys = ("family", "latent", "dropout", "warmup")
+    shown = [[key for key in keys if key in printed(records, width)] for width in range(90, 40, -1)]
+    assert shown[0] == list(keys)
+    assert shown[-1] == []
+    for wider, narrower in pairwise(shown):
+        assert narrower in (wider, wider[:-1])
+    assert "epochs" in printed(records, 90)
+    assert "epochs" not in printed(records, 70)
+
+
+def test_a_name_longer_than_the_terminal_is_cut_and_no_number_is(records):
+    add_trial(records, {"latent_dim": 8}, arm="a-very-long-name-" * 6)
+    records.append("baseline", name="ridge-" + "embeddings" * 5, valid_r2=0.3, seconds=1.0)
+    text = printed(records, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    for whole in ("0.100", "0.300", "1,042,821", "complete"):
+        assert whole in text
+
+
+def test_a_trial_that_cannot_be_trained_claims_no_parameters(records):
+    add_trial(records, {"latent_dim": 8})
+    records.trial_started(TrialRecord("t0001", {"family": "protein", "half_life": "concat"}, "h", 0, 1, "sampled"))
+    records.trial_ended("t0001", TrialState.INFEASIBLE, "reads no half-life features")
+    row = next(line for line in markdown_table(records.read()).splitlines() if "t0001" in line)
+    assert "infeasible" in row
+    assert " 0 |" not in row.replace("| 0 |  |", "")  # the zero epochs aside
+
+
+def searched(path: Path, folder: Path) -> Records:
+    """A study of search_spaces/ as its driver would leave it, by a trainer that only knows a formula."""
+    spec = load_spec(path)
+    records = Records(folder / spec.name)
+    records.folder.mkdir()
+    policy = SearchPolicy(spec, records, time.time() + 3600)
+    for arm in spec.arms:
+        policy.enqueue({}, Origin("arm", arm=arm.name))
+    while (trial := policy.ask()) is not None:
+        metrics = {"valid_r2": -0.1234, "epoch_seconds": 123.4, "eval_seconds": 1.0}
+        policy.report(trial.id, {"epoch": 1, **metrics})
+        policy.end(trial.id, TrialState.COMPLETE)
+    records.trial_started(replace(records.read().trials[-1], id="t0009-r0", origin="finalist", attempts=[]))
+    for name in spec.baseline_names:
+        records.append("baseline", name=name, valid_r2=0.25, seconds=1.0)
+    scores = {name: {"test_r2": -0.1234} for name in ("t0009-r0", *spec.baseline_names)}
+    records.append("test_opened", scores=scores)
+    return records
+
+
+@pytest.mark.parametrize("path", sorted(SEARCH_SPACES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_come_with_raystudy_fit_a_terminal_of_80_characters(path, tmp_path):
+    records = searched(path, tmp_path)
+    study = records.read()
+    text = printed(records, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    lines = text.splitlines()
+    for row in result_rows(study):
+        line = next(line.split() for line in lines if line.split()[:1] == [row.cells["id"]])
+        whole = [row.cells[key] for key in ("id", "valid_r2", "test_r2", "parameters") if row.cells.get(key)]
+        assert set(whole) <= set(line)
+    for trial in study.trials:
+        if trial.arm:
+            assert trial.arm in text
+    assert ("arm" in text.split()) is all(trial.arm for trial in study.trials)
+
+
+def test_columns_that_nothing_fills_are_left_out(records):
+    add_trial(records, {"preset": "table1"}, arm="dense")
+    shown = headings(records)
+    assert "latent dim" not in shown
+    assert "valid R2" in shown
     assert "dense" in markdown_table(records.read())

@@ -13,7 +13,8 @@ from optuna.trial import TrialState as OptunaState
 
 from raystudy.models.build import count_parameters
 from raystudy.search.policy import Origin, SearchPolicy, trial_id_of
-from raystudy.study.spec import ModelSpec, StudySpec, parse_spec
+from raystudy.study.model import ModelSpec, configure
+from raystudy.study.spec import StudySpec, parse_spec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 EPOCHS = 3
@@ -111,7 +112,8 @@ def test_a_proposal_is_a_whole_configuration_with_its_parameter_count(folder: Pa
     assert trial is not None
     model = ModelSpec(**{key: value for key, value in trial.config.items() if key in ModelSpec.model_fields})
     assert (model.num_latents, trial.config["epochs"], trial.origin, trial.arm) == (4, EPOCHS, "sampled", None)
-    assert trial.parameters == count_parameters(model, 300, 50)
+    assert (model.window_bp, model.max_protein) == ((200, 100), 50)
+    assert trial.parameters == count_parameters(model, 1)
     assert trial.global_batch == trial.config["batch_size"]
     assert Records(folder).read_trial(trial.id).config == trial.config
 
@@ -154,7 +156,7 @@ ARMS = [{"name": "wide", "latent_dim": 64}, {"name": "narrow", "latent_dim": 8}]
 
 def enqueue_arms(policy: SearchPolicy) -> None:
     for arm in policy.spec.arms:
-        policy.enqueue({}, Origin("arm", arm=str(arm["name"])))
+        policy.enqueue({}, Origin("arm", arm=arm.name))
 
 
 def test_a_study_of_arms_runs_each_once_and_ends(folder: Path) -> None:
@@ -169,6 +171,43 @@ def test_a_study_of_arms_runs_each_once_and_ends(folder: Path) -> None:
         ("narrow", 8, "arm"),
     ]
     assert again.ask() is None
+
+
+def test_arms_of_different_families_carry_their_own_configuration_and_parameters(folder: Path) -> None:
+    arms: list[dict[str, Any]] = [
+        {"name": "both"},
+        {"name": "protein", "family": "protein"},
+        {"name": "codon", "tokens": "codon"},
+        {"name": "published", "preset": "dnaperceiver", "window_bp": [200, 100], "pool_size": 10},
+    ]
+    data = {"source": "synthetic", "window_bp": [200, 100], "max_protein": 300}
+    policy = open_policy(folder, search={}, arms=arms, data=data)
+    enqueue_arms(policy)
+    ran = {trial.arm: trial for trial in run_all(policy, lambda *_: 0.5)}
+
+    assert len({trial.parameters for trial in ran.values()}) == len(arms)
+    for arm in policy.spec.arms:
+        model, training = policy.spec.configure(arm.overrides)
+        assert ran[arm.name].parameters == count_parameters(model, 1)
+        assert configure(ran[arm.name].config) == (model, training), "the record alone gives the network back"
+    families = [ran[name].config["family"] for name in ("both", "protein", "published")]
+    assert families == ["dna_protein", "protein", "dna"]
+    assert (ran["published"].config["pool_size"], ran["published"].config["queries_dim"]) == (10, 64)
+    assert ran["protein"].config.get("half_life", "none") == "none"
+
+
+def test_a_network_of_two_targets_has_an_output_for_each(folder: Path) -> None:
+    one = open_policy(folder, search={}, arms=ARMS)
+    (folder.parent / "two").mkdir()
+    two = open_policy(folder.parent / "two", search={}, arms=ARMS, target=["mrna", "protein"])
+    counts = []
+    for policy in (one, two):
+        enqueue_arms(policy)
+        trial = policy.ask()
+        assert trial is not None
+        counts.append(trial.parameters)
+
+    assert counts[1] - counts[0] == 2 * 8 + 1, "a row over query and summary, and a bias"
 
 
 def test_arms_are_never_pruned_and_sampled_trials_are(folder: Path) -> None:

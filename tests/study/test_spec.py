@@ -1,51 +1,15 @@
 from __future__ import annotations
 
-import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from raystudy.errors import SpecError
-from raystudy.study.spec import StudySpec, configure, load_spec, parse_spec
+from raystudy.study.spec import load_spec, parse_spec
+from tests.study.conftest import STUDY, changed, refusal
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
-STUDY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"source": "synthetic", "window_bp": [300, 200]},
-    "search": {
-        "latent_dim": {"kind": "pow2", "low": 8, "high": 32, "seed_from": "intrinsic_dimension"},
-        "encoder": {"kind": "categorical", "choices": ["onehot", "embedding"]},
-        "learning_rate": {"kind": "log", "low": 1e-4, "high": 1e-3},
-        "dropout": {"kind": "float", "low": 0.1, "high": 0.4},
-    },
-    "arms": [{"name": "baseline", "latent_dim": 16}],
-    "budget": {"trials": 4, "minutes": 2},
-}
-
-
-def changed(key: str, value: Any) -> dict[str, Any]:
-    """STUDY with one dotted key replaced or added."""
-    study = copy.deepcopy(STUDY)
-    *sections, last = key.split(".")
-    place: Any = study
-    for section in sections:
-        place = place[int(section)] if isinstance(place, list) else place.setdefault(section, {})
-    place[last] = value
-    return study
-
-
-def refusal(study: dict[str, Any]) -> str:
-    with pytest.raises(SpecError) as caught:
-        parse_spec(study, where="tiny.yaml")
-    message = str(caught.value)
-    assert message.startswith("tiny.yaml: ")
-    assert "\n" not in message
-    return message
 
 
 def test_a_minimal_study_gets_the_defaults_of_every_section() -> None:
@@ -67,6 +31,7 @@ def test_every_shipped_study_file_is_valid(path: Path) -> None:
         ("modle", "model"),
         ("data.window", "window_bp"),
         ("split.vaild", "valid"),
+        ("baselines.2.model", "models"),
         ("model.latent_dims", "latent_dim"),
         ("training.epoch", "epochs"),
         ("resources.worker", "workers"),
@@ -118,19 +83,37 @@ def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
         ("split.by", "chromosom", ["`split.by`", "'chromosome'", "'chromosom'"]),
         ("split.test", 0.95, ["`split`", "`valid + test < 1` must hold", "1.05"]),
         ("model.latent_dim", 20, ["`model`", "multiple of its 8 attention heads", "20"]),
-        ("model.encoder", "dense", ["`model.encoder`", "'onehot' or 'embedding'", "'dense'"]),
+        ("model.encoder", "dense", ["`model.encoder`", "'onehot', 'embedding' or 'kmer'", "'dense'"]),
         ("data.window_bp", [-5, 300], ["`data`", "`window_bp`", "none negative", "[-5, 300]"]),
         ("search.latent_dim.low", 64, ["`search.latent_dim`", "`low <= high` must hold", "low=64, high=32"]),
         ("search.latent_dim.high", 48, ["`search.latent_dim.high`", "power of two", "48"]),
         ("search.latent_dim.kind", "pow3", ["`search.latent_dim`", "'pow2'", "'pow3'"]),
         ("search.dropout.high", 1.5, ["`search.dropout`", "less than 1", "1.5"]),
         ("search.learning_rate.low", 0, ["`search.learning_rate.low`", "greater than 0", "0"]),
-        ("search.encoder.choices", ["onehot", "dens"], ["`search.encoder`", "'onehot' or 'embedding'"]),
+        ("search.encoder.choices", ["onehot", "dens"], ["`search.encoder`", "'onehot', 'embedding' or 'kmer'"]),
         ("finalists", 0, ["`finalists`", "greater than or equal to 1", "0"]),
         ("name", "../up", ["`name` becomes a folder", "'../up'"]),
         ("name", "x" * 65, ["`name` becomes a folder", "at most 64"]),
         ("name", "", ["`name` becomes a folder", "''"]),
         ("target", "metabolite", ["`target`", "'protein' or 'mrna'", "'metabolite'"]),
+        ("target", ["mrna", "metabolite"], ["`target", "'protein' or 'mrna'", "'metabolite'"]),
+        ("target", ["mrna", "mrna"], ["`target` is one level or several different ones", "['mrna', 'mrna']"]),
+        ("target", [], ["`target` is one level or several different ones", "[]"]),
+        ("model.preset", "table2", ["`model`", "`preset` is one of", "table1", "'table2'"]),
+        ("model.preset", ["table1"], ["`model`", "preset", "table1"]),
+        ("baselines.0", "forest", ["`baselines.0`", "'ridge' or 'gbm'", "'forest'"]),
+        ("baselines.0", {"models": ["gbm"]}, ["`baselines.0.features`", "required"]),
+        ("baselines.2.models", ["forest"], ["`baselines.2.models.0`", "'ridge' or 'gbm'", "'forest'"]),
+        ("baselines.2.models", [], ["`baselines.2.models`", "at least 1 item"]),
+        ("baselines.2.name", "a/b", ["each baseline needs a `name` of its own that can name a file", "ridge-a/b"]),
+        ("baselines.0", {"features": "there/esm.csv"}, ["each baseline needs a `name` of its own", "gbm-esm"]),
+        ("arms.0.window_bp", [300, 100, 5], ["`arms.0.window_bp`", "at most 2 items"]),
+        ("arms.0.printed", {"r2": [1]}, ["`arms.0.printed.r2`"]),
+        (
+            "search.position_rows",
+            {"kind": "float", "low": 6000, "high": 7000},
+            ["`search.position_rows`", "whole number"],
+        ),
     ],
 )
 def test_a_value_outside_its_rule_is_refused_with_key_value_and_rule(key: str, value: Any, words: list[str]) -> None:
@@ -157,27 +140,14 @@ def test_a_study_must_try_something() -> None:
     )
 
 
-@pytest.mark.parametrize("arms", [[{"name": "a"}, {"name": "a", "latent_dim": 8}], [{"latent_dim": 8}]])
-def test_arms_have_names_of_their_own(arms: list[dict[str, Any]]) -> None:
-    assert "each arm needs a `name` of its own" in refusal({**STUDY, "arms": arms})
-
-
-def test_an_arm_outside_the_rules_is_named() -> None:
-    message = refusal({**STUDY, "arms": [{"name": "wide", "latent_dim": 100}]})
-
-    assert "`arms.wide`" in message
-    assert "multiple of its 8 attention heads, but got 100" in message
-
-
 def test_a_window_shorter_than_pooling_is_refused_wherever_the_pool_size_comes_from() -> None:
     short = changed("data.window_bp", [100, 100])
-    message = refusal(short)
-    assert "a window of 200 bp is shorter than the 250 bp that pooling by 10 and twice 5 needs" in message
+    assert "`model`: a window of 200 bp is shorter than the 250 that pooling by 10 and 5 and 5 needs" in refusal(short)
 
-    assert parse_spec({**short, "model": {"pool_size": 8}}).model.smallest_window == 8 * 4 * 4
+    assert parse_spec({**short, "model": {"pool_size": 8}}).model.smallest_length == 8 * 4 * 4
 
     searched = {**STUDY, "search": {"pool_size": {"kind": "int", "low": 8, "high": 20}}}
-    assert "`search.pool_size`: a window of 500 bp is shorter than the 2000 bp" in refusal(searched)
+    assert "`search.pool_size`: a window of 500 bp is shorter than the 2000" in refusal(searched)
 
 
 def test_only_the_latent_width_can_be_seeded() -> None:
@@ -253,83 +223,6 @@ def test_yaml_that_builds_python_objects_is_refused_and_not_run(tmp_path: Path) 
         load_spec(path)
 
     assert not proof.exists()
-
-
-OTHERS: dict[str, Any] = {
-    "name": "other",
-    "data.window_bp": [300, 201],
-    "data.max_protein": 100,
-    "target": "mrna",
-    "split.seed": 1,
-    "model.num_latents": 4,
-    "search.dropout.high": 0.5,
-    "arms": [],
-    "sampler": "random",
-    "pruner": "none",
-    "training.epochs": 9,
-    "finalists": 2,
-    "baselines": ["ridge"],
-}
-
-
-@pytest.mark.parametrize("key", OTHERS)
-def test_the_hash_changes_with_every_other_key(key: str) -> None:
-    assert parse_spec(changed(key, OTHERS[key])).hash != parse_spec(STUDY).hash
-
-
-def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
-    free = {"budget", "resources", "tracking"}
-    single_valued = {"objectives"}
-
-    assert {key.split(".")[0] for key in OTHERS} | free | single_valued == set(StudySpec.model_fields)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("budget", {"trials": 40, "minutes": 200}),
-        ("resources", {"workers": 4, "gpus_per_worker": 1}),
-        ("tracking", {"uri": "http://localhost"}),
-    ],
-)
-def test_the_hash_stays_when_a_study_gets_more_time_or_machines(key: str, value: Any) -> None:
-    assert parse_spec(changed(key, value)).hash == parse_spec(STUDY).hash
-
-
-def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_defaults_written_out() -> None:
-    backwards = dict(reversed(STUDY.items()))
-    written_out = changed("model.num_latents", 128)
-
-    assert parse_spec(backwards).hash == parse_spec(written_out).hash == parse_spec(STUDY).hash
-
-
-def test_the_hash_of_a_file_is_the_same_in_every_process(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(STUDY))
-    code = "import sys, pathlib; from raystudy.study import spec; print(spec.load_spec(pathlib.Path(sys.argv[1])).hash)"
-
-    for hash_seed in ("0", "7"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        run = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment, check=True
-        )
-        assert run.stdout.strip() == parse_spec(STUDY).hash
-
-
-def test_a_configuration_replaces_the_studys_own_keys_in_the_right_half() -> None:
-    spec = parse_spec(changed("training.epochs", 3))
-
-    model, training = spec.configure({"latent_dim": 8, "batch_size": 16})
-
-    assert (model.latent_dim, training.batch_size, training.epochs) == (8, 16, 3)
-    assert (spec.model.latent_dim, spec.training.batch_size) == (128, 64)
-    assert configure({**model.model_dump(), **training.model_dump()}) == (model, training)
-
-
-def test_the_seeded_width_is_found_only_where_it_is_asked_for() -> None:
-    assert parse_spec(STUDY).seeded_width is not None
-    assert parse_spec(changed("search.latent_dim.seed_from", None)).seeded_width is None
-    assert parse_spec({**STUDY, "search": {}}).seeded_width is None
 
 
 def test_a_validated_study_cannot_be_altered() -> None:

@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from raystudy.errors import DataError
-from raystudy.models.build import build
 from raystudy.training import checkpoint
-from tests.training.conftest import make_job
 
 STATE = {"seed": 3, "nested": {"list": [1, 2.5, None, "x"]}}
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7), "c": torch.ones(2, dtype=torch.bfloat16)}
@@ -101,16 +99,3 @@ def test_the_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
-
-
-def test_a_network_comes_back_as_its_configuration_says_and_ready_to_predict(tmp_path: Path) -> None:
-    job = make_job(model={"encoder": "embedding", "half_life": "mlp"})
-    network = build(job.model, job.window_length, job.max_protein)
-    checkpoint.save(tmp_path / checkpoint.BEST, network.state_dict(), job.state)
-
-    again, state = checkpoint.load_network(tmp_path / checkpoint.BEST)
-
-    assert state == job.state
-    assert not again.training
-    assert again.state_dict().keys() == network.state_dict().keys()
-    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in network.state_dict().items())

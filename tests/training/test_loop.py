@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raystudy.data.batches import StudyData, standardise
+from raystudy.data.batches import StudyData
 from raystudy.errors import TrialFailed
 from raystudy.training import checkpoint
 from raystudy.training.loop import predict, resolve_precision, schedule, train
 from raystudy.training.metrics import r2
 from raystudy.training.session import LocalSession, Metrics
+from raystudy.training.trained import TrainedModel
 from tests.training.conftest import Tiny, make_job, run
 
 CPU = torch.device("cpu")
@@ -28,6 +29,10 @@ class Killed(Exception):
 
 def without_times(metrics: Metrics) -> Metrics:
     return {key: value for key, value in metrics.items() if "second" not in key}
+
+
+def with_inputs(data: StudyData, **changes: Any) -> StudyData:
+    return replace(data, inputs=replace(data.inputs, **changes))
 
 
 def same_tensors(one: Path, other: Path) -> bool:
@@ -97,7 +102,7 @@ def test_every_epoch_is_reported_with_its_numbers(tiny: Tiny, whole: tuple[Path,
     for epoch in whole[1]:
         assert epoch["epoch_seconds"] > 0
         assert epoch["eval_seconds"] > 0
-        assert epoch["samples_per_second"] == pytest.approx(len(tiny.data.split.train) / epoch["epoch_seconds"])
+        assert epoch["samples_per_second"] == pytest.approx(len(tiny.split.train) / epoch["epoch_seconds"])
         assert 0 <= epoch["valid_pearson_r2"] <= 1
         assert epoch["valid_r2"] <= epoch["valid_pearson_r2"] + 1e-9
         assert epoch["precision"] == "fp32"
@@ -109,18 +114,17 @@ def test_the_best_checkpoint_holds_the_weights_of_the_best_epoch(tiny: Tiny, tmp
     best = max(reported, key=lambda epoch: epoch["valid_r2"])
     assert best["epoch"] < 8
 
-    network, state = checkpoint.load_network(tmp_path / checkpoint.BEST)
-    valid = tiny.data.split.valid
-    predicted = predict(network, tiny.data, valid, LocalSession(tmp_path), bf16=False)
+    loaded, valid = TrainedModel.load(tmp_path), tiny.split.valid
+    predicted = predict(loaded.network, tiny.data.inputs, valid, LocalSession(tmp_path), bf16=False)
 
-    assert state["metrics"] == best
-    assert r2(tiny.data.labels[valid], predicted) == pytest.approx(best["valid_r2"], abs=1e-9)
+    assert loaded.metrics == best
+    assert r2(tiny.data.labels[valid, 0], predicted[:, 0]) == pytest.approx(best["valid_r2"], abs=1e-9)
 
 
 def test_of_equally_good_epochs_the_first_is_kept_as_the_records_count(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raystudy.training.loop.r2", lambda *_: 0.25)
+    monkeypatch.setattr("raystudy.training.loop.scores", lambda *_: {"r2": 0.25})
 
     run(make_job(epochs=3), tiny.data, tmp_path)
 
@@ -128,12 +132,12 @@ def test_of_equally_good_epochs_the_first_is_kept_as_the_records_count(
 
 
 def test_a_loss_that_is_no_number_fails_the_trial_with_its_reason(tiny: Tiny, tmp_path: Path) -> None:
-    features = tiny.data.half_life_NH.copy()
-    features[tiny.data.split.train[3]] = np.nan
+    features = tiny.data.inputs.half_life_NH.copy()
+    features[tiny.split.train[3]] = np.nan
     reported: list[Metrics] = []
 
     with pytest.raises(TrialFailed, match="nan: epoch 1: training loss nan") as caught:
-        train(make_job(), replace(tiny.data, half_life_NH=features), LocalSession(tmp_path, reported.append))
+        train(make_job(), with_inputs(tiny.data, half_life_NH=features), LocalSession(tmp_path, reported.append))
 
     assert caught.value.reason == "nan"
     assert reported == []
@@ -141,22 +145,24 @@ def test_a_loss_that_is_no_number_fails_the_trial_with_its_reason(tiny: Tiny, tm
 
 
 def test_a_prediction_that_is_no_number_fails_the_trial(tiny: Tiny, tmp_path: Path) -> None:
-    features = tiny.data.half_life_NH.copy()
-    features[tiny.data.split.valid[0]] = np.inf
+    features, num_valid = tiny.data.inputs.half_life_NH.copy(), len(tiny.split.valid)
+    features[tiny.split.valid[0]] = np.inf
 
-    with pytest.raises(
-        TrialFailed, match=f"{len(tiny.data.split.valid) - 1} of {len(tiny.data.split.valid)}"
-    ) as caught:
-        run(make_job(), replace(tiny.data, half_life_NH=features), tmp_path)
+    with pytest.raises(TrialFailed, match=f"{num_valid - 1} of {num_valid}") as caught:
+        run(make_job(), with_inputs(tiny.data, half_life_NH=features), tmp_path)
 
     assert caught.value.reason == "nan"
 
 
 def test_training_reads_neither_test_genes_nor_their_labels(tiny: Tiny, tmp_path: Path) -> None:
-    test = tiny.data.split.test
-    windows, features, labels = tiny.data.windows_NL.copy(), tiny.data.half_life_NH.copy(), tiny.data.labels.copy()
-    windows[test], features[test], labels[test] = 0, np.nan, np.inf
-    blind = replace(tiny.data, windows_NL=windows, half_life_NH=features, labels=labels)
+    inputs, test = tiny.data.inputs, tiny.split.test
+    windows, features, proteins = inputs.windows_NL.copy(), inputs.half_life_NH.copy(), inputs.proteins.copy()
+    windows[test], features[test] = 0, np.nan
+    for row in test:
+        proteins[inputs.protein_offsets[row] : inputs.protein_offsets[row + 1]] = 1
+    labels = tiny.data.labels.copy()
+    labels[test] = np.inf
+    blind = with_inputs(replace(tiny.data, labels=labels), windows_NL=windows, half_life_NH=features, proteins=proteins)
 
     reported = run(make_job(), blind, tmp_path / "blind")
 
@@ -224,32 +230,11 @@ def test_the_attention_backend_asked_for_is_trained(
     assert reported[0]["train_loss"] == pytest.approx(auto[0]["train_loss"], rel=1e-4)
 
 
-def memorise(tiny: Tiny, labels: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> StudyData:
-    """The tiny data with ``rows`` as training genes and these labels, on its own validation genes."""
-    split = replace(tiny.data.split, train=rows)
-    return replace(tiny.data, split=split, labels=labels)
-
-
-def test_a_network_can_learn_64_genes_by_heart(tiny: Tiny, tmp_path: Path) -> None:
-    rows = np.setdiff1d(np.arange(tiny.genes.num_genes), tiny.data.split.valid)[:64]
-    labels = standardise(tiny.genes.target("protein")[:, None], rows)[:, 0]
-    data = memorise(tiny, labels, rows)
-    model = {"latent_dim": 16, "num_latents": 8, "queries_dim": 16, "dropout": 0.0}
-    job = make_job(epochs=60, batch_size=16, learning_rate=0.005, weight_decay=0.0, model=model)
-
-    run(job, data, tmp_path)  # 240 steps
-
-    tensors, _ = checkpoint.load(tmp_path / checkpoint.LAST)
-    network, _ = checkpoint.load_network(tmp_path / checkpoint.BEST)
-    network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network/")})
-    assert r2(labels[rows], predict(network, data, rows, LocalSession(tmp_path), bf16=False)) > 0.95
-
-
 def test_nothing_is_learnt_from_shuffled_labels(tiny: Tiny, tmp_path: Path) -> None:
     values = []
     for seed in range(3):
         labels = tiny.data.labels.copy()
-        for rows in (tiny.data.split.train, tiny.data.split.valid):
+        for rows in (tiny.split.train, tiny.split.valid):
             labels[rows] = np.random.default_rng(seed).permutation(labels[rows])
         job = make_job(epochs=10, learning_rate=0.005, seed=seed)
         values.append(run(job, replace(tiny.data, labels=labels), tmp_path / str(seed))[-1]["valid_r2"])
@@ -260,13 +245,13 @@ def test_nothing_is_learnt_from_shuffled_labels(tiny: Tiny, tmp_path: Path) -> N
 def test_predictions_come_in_the_order_asked_for_however_they_are_batched(
     tiny: Tiny, whole: tuple[Path, list[Metrics]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, _ = checkpoint.load_network(whole[0] / checkpoint.BEST)
+    network = TrainedModel.load(whole[0]).network
     rows = np.random.default_rng(0).permutation(tiny.genes.num_genes)
     session = LocalSession(whole[0])
-    together = predict(network, tiny.data, rows, session, bf16=False)
+    together = predict(network, tiny.data.inputs, rows, session, bf16=False)
     monkeypatch.setattr("raystudy.training.loop.EVALUATION_BATCH", 7)
 
     assert together.dtype == np.float32
-    np.testing.assert_allclose(predict(network, tiny.data, rows, session, bf16=False), together, atol=1e-5)
-    one = predict(network, tiny.data, rows[5:6], session, bf16=False)
+    np.testing.assert_allclose(predict(network, tiny.data.inputs, rows, session, bf16=False), together, atol=1e-5)
+    one = predict(network, tiny.data.inputs, rows[5:6], session, bf16=False)
     np.testing.assert_allclose(one, together[5:6], atol=1e-5)

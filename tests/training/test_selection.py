@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,20 +50,41 @@ def test_choosing_reads_no_label(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) ->
     assert choose_finalists([trial("t0000", 0.1)], 1)
 
 
-def test_the_test_scores_are_those_of_sklearn_on_the_test_genes_alone(tiny: Tiny, tmp_path: Path) -> None:
-    measured, test = tiny.genes.target("protein"), tiny.data.split.test
-    random = np.random.default_rng(0)
-    predicted = {name: measured + noise * random.normal(size=len(measured)) for name, noise in (("a", 0.5), ("b", 2.0))}
-    for values in predicted.values():
-        values[np.setdiff1d(np.arange(len(measured)), test)] = np.nan
+def test_the_test_scores_are_those_of_sklearn_on_the_test_genes_alone(tiny: Tiny) -> None:
+    measured, test = tiny.genes.target("protein"), tiny.split.test
+    predicted = noisy(measured[:, None], test)
 
-    scores = open_test(tiny.genes, "protein", tiny.data.split, predicted)
+    scores = open_test(tiny.genes, ("protein",), tiny.split, predicted)
 
     assert scores.keys() == predicted.keys()
     for name, score in scores.items():
-        pair = measured[test], predicted[name][test]
+        pair = measured[test], predicted[name][test, 0]
         assert score["test_r2"] == pytest.approx(r2_score(*pair))
         assert score["test_pearson_r2"] == pytest.approx(stats.pearsonr(*pair).statistic ** 2)
         assert score["test_spearman"] == pytest.approx(stats.spearmanr(*pair).statistic)
         assert score["num_genes"] == len(test)
     assert scores["a"]["test_r2"] > scores["b"]["test_r2"]
+
+
+def test_each_level_is_scored_on_the_test_genes_that_have_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, test = ("mrna", "protein"), tiny.split.test
+    measured = np.stack([tiny.genes.target(target) for target in targets], axis=1)
+    measured[test[:5], 0] = measured[test[0], 1] = np.nan
+    monkeypatch.setattr(tiny.genes, "target", lambda name: measured[:, targets.index(name)])
+    predicted = noisy(np.nan_to_num(measured), test)
+
+    score = open_test(tiny.genes, targets, tiny.split, predicted)["a"]
+
+    own = [r2_score(measured[rows, k], predicted["a"][rows, k]) for k, rows in enumerate((test[5:], test[1:]))]
+    assert [score["test_r2_mrna"], score["test_r2_protein"]] == pytest.approx(own)
+    assert score["test_r2"] == pytest.approx(np.mean(own))
+    assert score["num_genes"] == len(test) - 1, "those with any of the levels"
+
+
+def noisy(measured: np.ndarray[Any, Any], test: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """A good and a bad prediction of the test genes, and none of the others."""
+    random = np.random.default_rng(0)
+    predicted = {name: measured + noise * random.normal(size=measured.shape) for name, noise in (("a", 0.5), ("b", 2))}
+    for values in predicted.values():
+        values[np.setdiff1d(np.arange(len(measured)), test)] = np.nan
+    return predicted

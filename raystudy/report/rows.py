@@ -1,0 +1,139 @@
+"""The result table before it is shown: its rows, and the columns that tell a study's trials apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord
+
+CONFIG_HEADINGS = {
+    "family": "family",
+    "perceiver_input": "Perceiver reads",
+    "tokens": "tokens",
+    "latent_dim": "latent dim",
+    "encoder": "encoder",
+    "half_life": "half life",
+    "batch_size": "batch",
+    "learning_rate": "lr",
+    "dropout": "dropout",
+    "num_latents": "latents",
+    "depth": "depth",
+    "attention": "attention",
+    "precision": "precision",
+    "window_bp": "window bp",
+    "max_protein": "max protein",
+    "queries_dim": "query dim",
+    "pool_size": "pool size",
+    "latent_summary": "latent summary",
+    "embedding_dim": "embedding dim",
+    "token_dim": "token dim",
+    "weight_decay": "weight decay",
+    "warmup": "warmup",
+    "position_rows": "position rows",
+    "preset": "preset",
+}
+"""Keys of a configuration that get a column where trials differ in them; a narrow terminal is spared the last first."""
+WORDS = {"id", "origin", "state", "family", "perceiver_input", "tokens", "encoder", "half_life"}
+WORDS |= {"attention", "precision", "latent_summary", "preset"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the result table; ``key`` is where its cells stand in a `Row`."""
+
+    key: str
+    heading: str
+
+    @property
+    def is_word(self) -> bool:
+        return self.key in WORDS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result table; ``kind`` is finalist, trial or baseline."""
+
+    kind: str
+    cells: JsonObject
+    """Text by the key of the column; what is missing is an empty cell."""
+
+    def cell(self, column: Column) -> str:
+        return str(self.cells.get(column.key, ""))
+
+
+def result_rows(record: StudyRecord) -> list[Row]:
+    """Finalists, then trials with the best validation R2 first, then baselines."""
+    return [
+        *(_trial_row(record, "finalist", one) for one in sorted(record.finalists, key=_rank)),
+        *(_trial_row(record, "trial", one) for one in sorted(record.trials, key=_rank)),
+        *(_baseline_row(record, line) for line in record.baselines),
+    ]
+
+
+def result_columns(record: StudyRecord) -> list[Column]:
+    """What a trial is called and has reached, the keys that tell trials apart, what a trial costs.
+
+    Columns that no row fills are left out, but for those of R2.
+    """
+    rows = result_rows(record)
+    only_arms = bool(record.trials) and all(trial.arm for trial in record.trials)
+    columns = [
+        Column("id", "id"),
+        Column("valid_r2", "valid R2"),
+        Column("test_r2", "test R2"),
+        Column("origin", "arm" if only_arms else "origin"),
+        Column("state", "state"),
+        *(Column(key, CONFIG_HEADINGS[key]) for key in _telling_keys(record.trials)),
+        Column("parameters", "parameters"),
+        Column("epochs", "epochs"),
+        Column("epoch_seconds", "epoch s"),
+    ]
+    return [column for column in columns if column.key.endswith("_r2") or any(row.cell(column) for row in rows)]
+
+
+def _telling_keys(trials: list[TrialRecord]) -> list[str]:
+    """The keys in which trials that have them differ; where they differ in none, the latent width."""
+    values = {key: {str(trial.config[key]) for trial in trials if key in trial.config} for key in CONFIG_HEADINGS}
+    return [key for key, different in values.items() if len(different) > 1] or ["latent_dim"]
+
+
+def _rank(trial: TrialRecord) -> tuple[float, str]:
+    return (float("inf") if trial.valid_r2 is None else -trial.valid_r2, trial.id)
+
+
+def _trial_row(record: StudyRecord, kind: str, trial: TrialRecord) -> Row:
+    cells = {key: _value(trial.config.get(key)) for key in CONFIG_HEADINGS} | {
+        "id": trial.id,
+        "valid_r2": _number(trial.valid_r2),
+        "test_r2": _number(record.test_scores.get(trial.id, {}).get("test_r2")),
+        "origin": trial.arm or trial.origin,
+        "state": trial.state.value,
+        "parameters": f"{trial.parameters:,}" if trial.parameters else "",
+        "epochs": str(len(trial.epochs)),
+        "epoch_seconds": _number(trial.epoch_seconds, digits=1),
+    }
+    return Row(kind, cells)
+
+
+def _baseline_row(record: StudyRecord, line: JsonObject) -> Row:
+    cells = {
+        "id": line["name"],
+        "origin": "baseline",
+        "valid_r2": _number(line["valid_r2"]),
+        "test_r2": _number(record.test_scores.get(line["name"], {}).get("test_r2")),
+    }
+    return Row("baseline", cells)
+
+
+def _value(value: Any) -> str:
+    """A setting as a cell: few digits, a window as ``1000+500``."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
