@@ -144,7 +144,7 @@ def test_the_arms_of_table_1_are_listed_with_their_parameters(
     assert [arm["name"] for arm in found["arms"]] == list(TABLE_1)
     assert found["trials"] == 10
     for arm in found["arms"]:
-        assert {"parameters", "epoch_seconds", "r2", "gpus"} == arm["printed"].keys()
+        assert {"parameters", "epoch_seconds", "pearson_r2", "gpus"} == arm["printed"].keys()
         printed, ours = arm["printed"]["parameters"], f"{arm['parameters'] / 1e6:.2f}M"
         assert (printed == ours) is (arm["name"] != "dense-input")
     dense = found["arms"][-1]

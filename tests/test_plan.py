@@ -192,3 +192,19 @@ def test_this_machine_has_a_processor() -> None:
 
     assert machine["CPU"] >= 1
     assert machine["GPU"] >= 0
+
+
+def test_the_rows_of_table_1_differ_in_what_the_report_says_they_differ_in() -> None:
+    spec = load_spec(Path(__file__).parents[1] / "search_spaces" / "table1.yaml")
+    rows = {arm.name: spec.configure(arm.overrides) for arm in spec.arms}
+
+    fast = {"xformers", "multinode", "latent-64", "latent-512", "dense-input"}
+    assert {name: training.attention for name, (_, training) in rows.items()} == {
+        name: "xformers" if name in fast else "math" for name in rows
+    }
+    assert {name for name, (_, training) in rows.items() if training.precision == "fp32"} == {"baseline"}
+    assert {name for name, (_, training) in rows.items() if training.batch_size == 96} == {"baseline", "bf16"}
+    plain = ModelSpec(preset="table1")
+    assert {name for name, (model, _) in rows.items() if model != plain} == {
+        "latent-16", "latent-64", "latent-512", "half-life-projection", "dense-input",
+    }  # fmt: skip

@@ -99,7 +99,11 @@ def _ids(path: Path, table: pa.Table) -> list[str]:
         shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         what = f"needs one column `{GENE_ID}` to be joined by, but has {names.count(GENE_ID)} among {shown}"
         raise _refusal(path, f"{what}. Rename the one that holds the data's gene ids")
-    ids = pc.cast(table.column(GENE_ID), pa.string()).to_pylist()
+    try:
+        ids = pc.cast(table.column(GENE_ID), pa.string()).to_pylist()
+    except pa.ArrowException:
+        what = f"holds {table.column(GENE_ID).type} in `{GENE_ID}`"
+        raise _refusal(path, f"{what}. Gene ids are texts or whole numbers: write them so") from None
     if not ids or not all(ids):
         raise _refusal(path, f"has {len(ids)} rows, {sum(map(bool, ids))} with a `{GENE_ID}`. Each must name its gene")
     [(gene, count)] = Counter(ids).most_common(1)

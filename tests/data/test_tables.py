@@ -206,6 +206,13 @@ def test_a_gene_given_more_than_once_is_named_with_how_often(tmp_path: Path, tim
     assert f"has 'G2' {times} times" in refusal(write(tmp_path / "t.parquet", {"gene_id": ids, "x": [1] * len(ids)}))
 
 
+def test_ids_that_are_no_texts_are_refused_with_what_they_are(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path / "t.parquet", {"gene_id": [["G1"], ["G2"]], "x": [1, 2]}))
+
+    assert "holds list<" in told
+    assert "Gene ids are texts or whole numbers" in told
+
+
 @pytest.mark.parametrize(("ids", "told"), [([], "0 rows, 0 with"), (["G1", None], "2 rows, 1 with"), ([""], "1 rows")])
 def test_rows_that_name_no_gene_are_refused(tmp_path: Path, ids: list[str | None], told: str) -> None:
     table = pa.table({"gene_id": pa.array(ids, pa.string()), "x": pa.array([1.0] * len(ids))})
