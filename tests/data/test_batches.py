@@ -275,7 +275,10 @@ def test_a_gene_of_which_nothing_can_be_read_is_named(
 def test_what_the_network_does_not_attend_to_may_be_empty(
     tmp_path: Path, changes: dict[str, Any], given: dict[str, Any]
 ) -> None:
-    read(handmade(tmp_path / "data", **changes), model(**given)).batch(ROWS, CPU)
+    batch = read(handmade(tmp_path / "data", **changes), model(**given)).batch(ROWS, CPU)
+
+    assert len(batch.sequence_BL) == len(batch.lengths) == len(ROWS)
+    assert min(batch.lengths) > 0
 
 
 def test_a_network_without_dna_reads_genes_whatever_their_window(three: Genes) -> None:

@@ -21,6 +21,14 @@ SIZES: dict[str, Any] = {
     "window_bp": WINDOW_BP, "max_protein": MAX_PROTEIN, "latent_dim": 16, "num_latents": 5, "token_dim": 6,
     "queries_dim": 10, "embedding_dim": 7, "pool_size": 4, "dropout": 0.0,
 }  # fmt: skip
+PRESET_PARAMETERS = {
+    "dnaperceiver": 785_453,
+    "dnaperceiver_dual": 822_382,
+    "proteinperceiver": 628_093,
+    "protein_dna": 723_181,
+    "table1": 1_042_821,
+    "xpresso": 112_485,
+}
 READERS: dict[str, dict[str, Any]] = {
     "dna": {"family": "dna"},
     "protein": {"family": "protein"},

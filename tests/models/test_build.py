@@ -10,16 +10,8 @@ from torch import nn
 from raystudy.models.build import build, count_parameters
 from raystudy.models.perceiver import PerceiverBranch
 from raystudy.study.model import PRESETS, ModelSpec
-from tests.models.cases import READERS, SIZES, make_genes, model_of, packed
+from tests.models.cases import PRESET_PARAMETERS, READERS, SIZES, make_genes, model_of, packed
 
-PRESET_PARAMETERS = {
-    "dnaperceiver": 785_453,
-    "dnaperceiver_dual": 822_382,
-    "proteinperceiver": 628_093,
-    "protein_dna": 723_181,
-    "table1": 1_042_821,
-    "xpresso": 112_485,
-}
 TABLE_1 = [
     ({}, 1_042_821),
     ({"latent_dim": 16}, 724_741),

@@ -3,90 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
 from raystudy.models.build import count_parameters
 from raystudy.search.policy import Origin, SearchPolicy, trial_id_of
-from raystudy.study.model import ModelSpec, configure
-from raystudy.study.spec import StudySpec, parse_spec
+from raystudy.study.model import ModelSpec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
-
-EPOCHS = 3
-SEARCH: dict[str, Any] = {
-    "latent_dim": {"kind": "pow2", "low": 8, "high": 64},
-    "encoder": {"kind": "categorical", "choices": ["onehot", "embedding"]},
-    "learning_rate": {"kind": "log", "low": 1e-4, "high": 1e-2},
-}
-Value = Callable[[TrialRecord, int], float]
-
-
-def make_spec(**changes: Any) -> StudySpec:
-    return parse_spec(
-        {
-            "name": "fake",
-            "data": {"source": "synthetic", "window_bp": [200, 100], "max_protein": 50},
-            "model": {"num_latents": 4, "queries_dim": 8},
-            "search": SEARCH,
-            "training": {"epochs": EPOCHS},
-            "budget": {"trials": 6, "minutes": 10},
-            "pruner": "none",
-            **changes,
-        }
-    )
-
-
-def open_policy(folder: Path, ends_in: float = 3600, **changes: Any) -> SearchPolicy:
-    """The study's policy as a driver that has just started would make it."""
-    return SearchPolicy(make_spec(**changes), Records(folder), time.time() + ends_in)
-
-
-def metrics(epoch: int, valid_r2: float, seconds: float = 0.01) -> dict[str, Any]:
-    return {"epoch": epoch, "valid_r2": valid_r2, "epoch_seconds": seconds, "eval_seconds": 0.0}
-
-
-def width_value(trial: TrialRecord, epoch: int) -> float:
-    return trial.config["latent_dim"] / 100 + 0.01 * epoch
-
-
-def train(policy: SearchPolicy, trial: TrialRecord, value: Value = width_value, until: int = EPOCHS) -> bool:
-    """Run a trial to epoch ``until``, from its first as the loop replays it; True when it was stopped."""
-    for epoch in range(1, until + 1):
-        if policy.report(trial.id, metrics(epoch, value(trial, epoch))):
-            return True
-    if until == EPOCHS:
-        policy.end(trial.id, TrialState.COMPLETE)
-    return False
-
-
-def run_all(policy: SearchPolicy, value: Value = width_value) -> list[TrialRecord]:
-    ran = []
-    while (trial := policy.ask()) is not None:
-        ran.append(trial)
-        train(policy, trial, value)
-    return ran
-
-
-def in_optuna(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """What Optuna's storage says, read afresh."""
-    return optuna.load_study(study_name="fake", storage=f"sqlite:///{folder / 'optuna.db'}").get_trials()
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "studies" / "fake"
-    path.mkdir(parents=True)
-    return path
+from tests.search.cases import (
+    EPOCHS,
+    in_optuna,
+    make_spec,
+    metrics,
+    open_policy,
+    run_all,
+    train,
+    width_value,
+)
 
 
 def test_records_and_optuna_tell_the_same_story(folder: Path) -> None:
@@ -149,99 +85,6 @@ def test_seeded_points_come_first_and_once_however_often_the_study_is_taken_up(f
     assert [trial.config["latent_dim"] for trial in trials[:2]] == [16, 32]
     assert in_optuna(folder)[0].user_attrs["provenance"] == {"from": "kmer3"}
     assert len(in_optuna(folder)) == 6
-
-
-ARMS = [{"name": "wide", "latent_dim": 64}, {"name": "narrow", "latent_dim": 8}]
-
-
-def enqueue_arms(policy: SearchPolicy) -> None:
-    for arm in policy.spec.arms:
-        policy.enqueue({}, Origin("arm", arm=arm.name))
-
-
-def test_a_study_of_arms_runs_each_once_and_ends(folder: Path) -> None:
-    policy = open_policy(folder, search={}, arms=ARMS)
-    enqueue_arms(policy)
-    ran = run_all(policy)
-    again = open_policy(folder, search={}, arms=ARMS)
-    enqueue_arms(again)
-
-    assert [(trial.arm, trial.config["latent_dim"], trial.origin) for trial in ran] == [
-        ("wide", 64, "arm"),
-        ("narrow", 8, "arm"),
-    ]
-    assert again.ask() is None
-
-
-def test_arms_of_different_families_carry_their_own_configuration_and_parameters(folder: Path) -> None:
-    arms: list[dict[str, Any]] = [
-        {"name": "both"},
-        {"name": "protein", "family": "protein"},
-        {"name": "codon", "tokens": "codon"},
-        {"name": "published", "preset": "dnaperceiver", "window_bp": [200, 100], "pool_size": 10},
-    ]
-    data = {"source": "synthetic", "window_bp": [200, 100], "max_protein": 300}
-    policy = open_policy(folder, search={}, arms=arms, data=data)
-    enqueue_arms(policy)
-    ran = {trial.arm: trial for trial in run_all(policy, lambda *_: 0.5)}
-
-    assert len({trial.parameters for trial in ran.values()}) == len(arms)
-    for arm in policy.spec.arms:
-        model, training = policy.spec.configure(arm.overrides)
-        assert ran[arm.name].parameters == count_parameters(model, 1)
-        assert configure(ran[arm.name].config) == (model, training), "the record alone gives the network back"
-    families = [ran[name].config["family"] for name in ("both", "protein", "published")]
-    assert families == ["dna_protein", "protein", "dna"]
-    assert (ran["published"].config["pool_size"], ran["published"].config["queries_dim"]) == (10, 64)
-    assert ran["protein"].config.get("half_life", "none") == "none"
-
-
-def test_a_network_of_two_targets_has_an_output_for_each(folder: Path) -> None:
-    one = open_policy(folder, search={}, arms=ARMS)
-    (folder.parent / "two").mkdir()
-    two = open_policy(folder.parent / "two", search={}, arms=ARMS, target=["mrna", "protein"])
-    counts = []
-    for policy in (one, two):
-        enqueue_arms(policy)
-        trial = policy.ask()
-        assert trial is not None
-        counts.append(trial.parameters)
-
-    assert counts[1] - counts[0] == 2 * 8 + 1, "a row over query and summary, and a bias"
-
-
-def test_arms_are_never_pruned_and_sampled_trials_are(folder: Path) -> None:
-    changes: dict[str, Any] = {"arms": ARMS, "pruner": "successive_halving", "budget": {"trials": 12, "minutes": 10}}
-    policy = open_policy(folder, **changes)
-    enqueue_arms(policy)
-    arms = [policy.ask(), policy.ask()]
-    run_all(policy, lambda trial, epoch: 1 / (1 + int(trial.id[1:])) + 0.01 * epoch)
-    for arm in arms:  # worse than everything before them
-        assert arm is not None
-        assert not train(policy, arm, lambda *_: -1.0)
-
-    trials = Records(folder).read().trials
-    assert [trial.state for trial in trials if trial.arm] == [TrialState.COMPLETE] * 2
-    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    assert pruned
-    for trial in pruned:
-        theirs = in_optuna(folder)[int(trial.id[1:])]
-        assert theirs.state is OptunaState.PRUNED
-        assert trial.reason == "successive_halving"
-        assert len(trial.epochs) < EPOCHS
-        assert theirs.value == trial.epochs[-1]["valid_r2"]
-
-
-def test_what_arms_reach_does_not_keep_the_sampler_from_seeing_the_others_together(folder: Path) -> None:
-    policy = open_policy(folder, arms=ARMS, budget={"trials": 14, "minutes": 10})
-    enqueue_arms(policy)
-    run_all(policy)
-
-    study = optuna.load_study(
-        study_name="fake", storage=f"sqlite:///{folder / 'optuna.db'}", sampler=policy._study.sampler
-    )
-    space = study.sampler.infer_relative_search_space(study, study.get_trials()[-1])
-    assert set(space) == {"log2_latent_dim", "encoder", "learning_rate"}
 
 
 def test_a_failed_trial_is_told_as_failed_with_its_reason_and_does_not_block(folder: Path) -> None:
