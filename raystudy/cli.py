@@ -57,7 +57,16 @@ def prepare(
 @app.command()
 def dimension(
     data: Annotated[Path, typer.Argument(help="A folder that `raystudy prepare` wrote.")],
-    representation: Annotated[str, typer.Option(help="kmer3, kmer4, onehot or composition.")] = "kmer3",
+    representation: Annotated[str, typer.Option(help="kmer3, kmer4, onehot, composition or embedding.")] = "kmer3",
+    input: Annotated[
+        str | None, typer.Option(help="dna, protein or both; dna by default, protein for the composition.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="For `embedding`: a table with a column gene_id, or a trained checkpoint.")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="A slow estimator to ask too (ESS, DANCo, PH): about a minute each.")
+    ] = None,
     window_bp: Annotated[
         tuple[int, int] | None, typer.Option(help="Bases up and down of the anchor; all that is stored by default.")
     ] = None,
@@ -66,14 +75,30 @@ def dimension(
     """Estimate the intrinsic dimension of the input."""
     from raystudy.data.genes import Genes
     from raystudy.dimension.seeding import dimension_of
+    from raystudy.report.page import write_dimension_page
+    from raystudy.study.space import canonical_hash
     from raystudy.tune import studies_folder
 
     genes = Genes.open(data)
     window = window_bp or (genes.anchor, genes.window_length - genes.anchor)
+    embedding = None if embeddings is None else _read_embedding(embeddings, genes)
+    if also:
+        err.print(f"{', '.join(also)}: slow, each may take a minute or more")
     with err.status("estimating"):
-        found = dimension_of(genes, window, representation, cache_folder=studies_folder() / "cache")
-    found["window_bp"] = list(window)
-    _answer(found, as_json, lambda: _print_dimension(found, window))
+        found = dimension_of(
+            genes,
+            window,
+            representation,
+            input,
+            embedding=embedding,
+            also=also or (),
+            cache_folder=studies_folder() / "cache",
+        )
+    made_of = canonical_hash([genes.hash, window, embedding and embedding.sha256])[:6]
+    name = f"{genes.source}-{found['representation']}-{found['input']}-{made_of}.html"
+    page = studies_folder() / "dimension" / name
+    found["page"] = str(write_dimension_page(found, page))
+    _answer(found, as_json, lambda: _print_dimension(found))
 
 
 @app.command()
@@ -252,21 +277,49 @@ def _settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in settings.items())
 
 
-def _print_dimension(found: dict[str, Any], window_bp: tuple[int, int]) -> None:
+def _read_embedding(path: Path, genes: Any) -> Any:
+    """Numbers for each gene: a table's, or what enters the last layer of a trained network."""
+    from raystudy.data.tables import read_features
+    from raystudy.training.trained import TrainedModel
+
+    if path.is_dir() or path.suffix == ".safetensors":
+        return TrainedModel.load(path).embed(genes)
+    return read_features(path, genes.gene_ids)
+
+
+def _print_dimension(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    title = f"Intrinsic dimension of {found['num_points']:,} distinct windows of {list(window_bp)} bp"
-    table = Table("representation", "consensus", "interval", "estimator", "estimate", title=title)
-    for one in [found, *found["others"].values()]:
-        low_high = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
-        consensus = "-" if one["consensus"] is None else f"{one['consensus']:.1f}"
-        names = [*one["estimates"], *one["refused"]]
-        values = [*(f"{value:.1f}" for value in one["estimates"].values()), *("refused" for _ in one["refused"])]
-        table.add_row(one["representation"], consensus, low_high, "\n".join(names), "\n".join(values), end_section=True)
-    Console().print(table)
-    for one in [found, *found["others"].values()]:
-        for name, reason in one["refused"].items():
-            print(f"{one['representation']}, {name} refused: {reason}")
+    console, everything = Console(), {found["representation"]: found, **found["others"]}
+    title = (
+        f"Intrinsic dimension of {found['num_points']:,} distinct genes: {found['representation']}, {found['input']}"
+    )
+    table = Table("estimator", "estimate", "10-90 %", "points", "seconds", title=title)
+    for name in [*found["estimates"], *found["refused"]]:
+        value = found["estimates"].get(name)
+        spread = "{:.1f} - {:.1f}".format(*found["spread"][name]) if name in found["spread"] else ""
+        points, seconds = found["points"].get(name), found["seconds"].get(name)
+        table.add_row(
+            name,
+            "refused" if value is None else f"{value:.1f}",
+            spread,
+            "" if points is None else f"{points:,}",
+            "" if seconds is None else f"{seconds:.2f}",
+        )
+    console.print(table)
+    beside = Table("representation", "consensus", "interval", "mean", "refused", title="What each representation says")
+    for name, one in everything.items():
+        interval = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
+        consensus, mean = ("-" if one[key] is None else f"{one[key]:.1f}" for key in ("consensus", "mean"))
+        num_asked = len(one["estimates"]) + len(one["refused"])
+        beside.add_row(name, consensus, interval, mean, f"{len(one['refused'])} of {num_asked}")
+    console.print(beside)
+    for name, one in everything.items():
+        for flag in one["flags"]:
+            print(f"{name}: {flag}")
+        for estimator, reason in one["refused"].items():
+            print(f"{name}, {estimator} refused: {reason}")
+    print(f"curves and tables: {found['page']}")
 
 
 def _run(application: Callable[..., Any]) -> None:

@@ -23,6 +23,19 @@ def this_machine() -> dict[str, float]:
     return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
+def widest_affordable(spec: StudySpec) -> int | None:
+    """The widest seeded latent width whose every configuration keeps to `budget.parameters`; None without either.
+
+    Where no width does, the narrowest.
+    """
+    width, most = spec.seeded_width, spec.budget.parameters
+    if width is None or most is None:
+        return None
+    low, high = width.exponents
+    widths = [2**exponent for exponent in range(low, high + 1)]
+    return max((one for one in widths if _extreme(spec, max, latent_dim=one) <= most), default=widths[0])
+
+
 def make_plan(spec: StudySpec, capacity: dict[str, float]) -> dict[str, Any]:
     """The contract's ``plan`` document; needs no data."""
     problems = []
@@ -36,13 +49,16 @@ def make_plan(spec: StudySpec, capacity: dict[str, float]) -> dict[str, Any]:
             f"`resources.workers` is {spec.resources.workers}, but this version searches with trials of one worker; "
             "set it to 1 (finalists take every worker that fits)"
         )
+    arms = [_arm(spec, arm) for arm in spec.arms]
+    fewest = _extreme(spec, min) if spec.search else None
+    problems += _too_large(spec, arms, fewest)
     return {
         "name": spec.name,
         "trials": spec.budget.trials if spec.search else min(spec.budget.trials, len(spec.arms)),
-        "arms": [_arm(spec, arm) for arm in spec.arms],
+        "arms": arms,
         "search": {
             "space": {name: parameter.model_dump(mode="json") for name, parameter in spec.search.items()},
-            "parameters": {"min": _extreme(spec, min), "max": _extreme(spec, max)},
+            "parameters": {"min": fewest, "max": _extreme(spec, max)},
             "sampler": spec.sampler,
             "pruner": spec.pruner,
         }
@@ -54,6 +70,7 @@ def make_plan(spec: StudySpec, capacity: dict[str, float]) -> dict[str, Any]:
             "concurrent_trials": concurrent,
             "epochs": spec.training.epochs,
             "minutes": spec.budget.minutes,
+            "most_parameters": spec.budget.parameters,
         },
         "feasible": not problems,
         "problems": problems,
@@ -93,13 +110,24 @@ def _arm(spec: StudySpec, arm: ArmSpec) -> dict[str, Any]:
     }
 
 
-def _extreme(spec: StudySpec, pick: Callable[..., Value]) -> int:
-    """Smallest or largest parameter count in the space: each key in turn at its best corner.
+def _too_large(spec: StudySpec, arms: list[dict[str, Any]], fewest: int | None) -> list[str]:
+    """What can never be trained within `budget.parameters`."""
+    most = spec.budget.parameters
+    if most is None:
+        return []
+    found = [f"arm {arm['name']!r} has {arm['parameters']:,} parameters" for arm in arms if arm["parameters"] > most]
+    if fewest is not None and fewest > most:
+        found.append(f"the smallest network of the search space has {fewest:,} parameters")
+    return [f"{one}, but `budget.parameters` allows {most:,}; raise it, or choose smaller sizes" for one in found]
+
+
+def _extreme(spec: StudySpec, pick: Callable[..., Value], **fixed: Value) -> int:
+    """Smallest or largest parameter count in the space, some keys ``fixed``: each key in turn at its best corner.
 
     Twice, because one key (the embedding's width) can matter only at another's value (the encoder's).
     """
-    chosen: dict[str, Value] = {}
-    for name in 2 * sorted(spec.search.keys() & ModelSpec.model_fields.keys()):
+    chosen: dict[str, Value] = dict(fixed)
+    for name in 2 * sorted((spec.search.keys() & ModelSpec.model_fields.keys()) - fixed.keys()):
         counts: dict[Value, int] = {}
         for value in spec.search[name].corners():
             with suppress(ValidationError):  # together with what was chosen before it breaks a rule

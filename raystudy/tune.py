@@ -19,14 +19,14 @@ from raystudy.data.genes import TABLE, Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_split
 from raystudy.data.tables import GeneFeatures, read_features
-from raystudy.dimension.estimators import DimensionEstimate
+from raystudy.dimension.consensus import DimensionEstimate
 from raystudy.dimension.seeding import dimension_of, seed_widths
 from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError, TrialFailed
 from raystudy.execution import remote_address
 from raystudy.execution.capacity import finalist_workers
 from raystudy.execution.cluster import ray_cluster
 from raystudy.models.baselines import counted_features, fit_baseline
-from raystudy.plan import make_plan, this_machine
+from raystudy.plan import make_plan, this_machine, widest_affordable
 from raystudy.progress import Progress
 from raystudy.report.page import write_page
 from raystudy.search.policy import Origin, SearchPolicy
@@ -121,14 +121,20 @@ class _Study:
         return record
 
     def _seed_search_points(self) -> None:
-        """Estimate the intrinsic dimension, once, where the study file seeds the latent width from it."""
+        """Estimate the intrinsic dimension, once, where the study file seeds the latent width from it.
+
+        Of the windows where a network reads them, else of the proteins; of the training genes alone.
+        """
         width = self.spec.seeded_width
         if width is None or self.records.read().last("dimension") is not None:
             return
         with self.progress.stage("intrinsic dimension"):
             cache = studies_folder() / "cache"
-            found = dimension_of(self.genes, self.spec.data.window_bp, cache_folder=cache)
-            seeded = seed_widths(DimensionEstimate.from_json(found), width.low, width.high)
+            representation, read = ("kmer3", None) if "dna" in self.spec.inputs else ("composition", "protein")
+            window_bp, train = self.spec.data.window_bp, self.split.train
+            found = dimension_of(self.genes, window_bp, representation, read, rows=train, cache_folder=cache)
+            estimate = DimensionEstimate.from_json(found)
+            seeded = seed_widths(estimate, width.low, width.high, widest_affordable(self.spec))
             self.records.append(
                 "dimension",
                 **found,
@@ -221,6 +227,8 @@ class _Study:
             for arm in self.spec.arms:
                 policy.enqueue({}, Origin("arm", arm=arm.name))
             seeded = (self.records.read().last("dimension") or {}).get("seeded", {})
+            if seeded:
+                policy.note("intrinsic_dimension", seeded["provenance"] | {"widths": seeded["widths"]})
             for width in seeded.get("widths", []):
                 policy.enqueue({"latent_dim": width}, Origin("seeded", provenance=seeded["provenance"]))
             search(self.spec, self.records, policy, self.data_folder, capacity)

@@ -20,6 +20,68 @@ from raystudy.tracking.records import Records, TrialRecord, TrialState
 ATTENTION = {"perceiver.cross": "sdpa", "perceiver.latents": "sdpa", "head": "sdpa"}
 ENDS = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED)
 
+DIMENSION = {
+    "representation": "kmer3",
+    "input": "dna",
+    "window_bp": [1000, 500],
+    "estimates": {"TwoNN": 12.0, "MLE": 14.0, "correlation_integral": 13.0},
+    "spread": {"TwoNN": [10.0, 15.0], "MLE": [13.0, 14.5]},
+    "consensus": 13.0,
+    "mean": 13.0,
+    "interval": [11.0, 17.0],
+    "refused": {"lPCA": "needs more windows than dimensions"},
+    "seconds": {
+        "TwoNN": 0.1,
+        "MLE": 0.2,
+        "correlation_integral": 0.01,
+        "lPCA": 0.1,
+        "distances": 1.5,
+        "resamples": 2.5,
+    },
+    "points": {"TwoNN": 64, "MLE": 64, "correlation_integral": 64, "lPCA": 64},
+    "num_points": 64,
+    "num_duplicates": 3,
+    "curve": {
+        "radius": [1.0, 1.2, 1.44, 1.728, 2.0736],
+        "fraction": [0.0005, 0.005, 0.05, 0.4, 1.0],
+        "slope": [None, 12.6, 12.0, 8.0, None],
+        "region_fraction": [0.0005, 0.05],
+        "region_radius": [1.0, 1.44],
+        "fitted_slope": 13.0,
+        "rule": "up to C = 0.05",
+    },
+    "others": {
+        "composition": {
+            "representation": "composition",
+            "input": "dna",
+            "window_bp": [1000, 500],
+            "estimates": {"TwoNN": 3.0, "MLE": 3.2},
+            "spread": {},
+            "consensus": 3.1,
+            "mean": 3.1,
+            "interval": [3.0, 3.2],
+            "refused": {},
+            "seconds": {"TwoNN": 0.1, "MLE": 0.1},
+            "points": {"TwoNN": 60, "MLE": 60},
+            "num_points": 60,
+            "num_duplicates": 7,
+            "curve": None,
+        }
+    },
+    "seeded": {
+        "widths": [16, 8],
+        "clamped": False,
+        "provenance": {
+            "representation": "kmer3",
+            "input": "dna",
+            "estimates": {"TwoNN": 12.0, "MLE": 14.0, "correlation_integral": 13.0},
+            "consensus": 13.0,
+            "interval": [11.0, 17.0],
+            "note": "powers of two around the consensus 13.0",
+        },
+    },
+}
+
 
 def make_trial(trial_id: str, number: int = 0) -> TrialRecord:
     config = {
@@ -92,18 +154,7 @@ def write_study(
         cpus=2,
     )
     (folder / "spec.json").write_text('{"hash": "h1", "spec": {"name": "fake", "target": "protein"}}')
-    records.append(
-        "dimension",
-        representation="kmers",
-        estimates={"two_nn": 12.0, "mle": 14.0},
-        consensus=13.0,
-        mean=13.0,
-        interval=[11.0, 17.0],
-        refused={"lpca": "needs more windows than dimensions"},
-        seconds={"two_nn": 0.1, "mle": 0.2},
-        others={},
-        seeded={"widths": [8, 16], "clamped": [], "provenance": "kmers"},
-    )
+    records.append("dimension", **DIMENSION)
     for number in range(num_trials):
         trial_id, state = f"t{number:04d}", ENDS[number % len(ENDS)]
         records.trial_started(make_trial(trial_id, number))

@@ -40,7 +40,16 @@ MAY_IMPORT |= {
 CONFINED = {
     "ray": {"execution"},
     "mlflow": {"tracking.mlflow", "tracking.pyfunc_model"},
-    "torch": {"data.batches", "models", "training", "execution", "plan", "simulate", "tracking.pyfunc_model"},
+    "torch": {
+        "data.batches",
+        "dimension.hamming",
+        "models",
+        "training",
+        "execution",
+        "plan",
+        "simulate",
+        "tracking.pyfunc_model",
+    },
     "safetensors": {"models", "training", "execution", "tracking.pyfunc_model"},
     "optuna": {"search", "execution", "tune"},
     "typer": {"cli"},

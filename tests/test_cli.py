@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from raystudy import cli
 from raystudy.data import genes, sources
-from raystudy.training import loop
+from raystudy.data.batches import StudyData
+from raystudy.data.splits import make_split
+from raystudy.dimension import consensus, estimators
+from raystudy.study.model import ModelSpec, TrainingSpec
+from raystudy.study.spec import SplitSpec
+from raystudy.training import checkpoint, loop
+from raystudy.training.session import LocalSession
 
 STUDY: dict[str, Any] = {
     "name": "mistaken",
@@ -99,10 +106,150 @@ def test_each_verb_that_answers_gives_exactly_one_strict_json_document(
     assert (prepared["num_genes"], prepared["folder"]) == (400, str(out))
     found = answer("dimension", str(out))
     assert found["representation"] == "kmer3"
-    assert set(found["others"]) == {"kmer4", "composition"}
+    assert set(found["others"]) == {"kmer4", "onehot", "composition of protein"}
     planned = answer("plan", study_file(tmp_path))
     assert planned["feasible"] is True
     assert planned["search"]["parameters"]["min"] < planned["search"]["parameters"]["max"]
+
+
+@pytest.fixture
+def dimension(
+    synthetic_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """The JSON of `raystudy dimension` on 120 synthetic genes, by estimators that take no time."""
+    monkeypatch.setattr(consensus, "FAST", ("correlation_integral", "TwoNN", "MLE", "lPCA"))
+
+    def answer(*options: str) -> Any:
+        assert call(monkeypatch, "dimension", str(synthetic_dir), *options, "--json") == 0
+        return json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+    return answer
+
+
+def test_the_dimension_of_window_and_protein_together(dimension: Callable[..., Any], tmp_path: Path) -> None:
+    found = dimension("--input", "both", "--window-bp", "200", "100")
+    assert (found["representation"], found["input"], found["window_bp"]) == ("kmer3", "both", [200, 100])
+    assert {name: other["input"] for name, other in found["others"].items()} == {
+        "onehot": "both",
+        "composition": "both",
+    }
+    for one in (found, *found["others"].values()):
+        assert one["num_points"] + one["num_duplicates"] == 120
+        assert one["estimates"].keys() | one["refused"].keys() == {"correlation_integral", "TwoNN", "MLE", "lPCA"}
+    page = Path(found["page"])
+    assert page == tmp_path / "studies/dimension/synthetic-kmer3-both.html"
+    text = page.read_text()
+    assert text.lower().startswith("<!doctype html>")
+    assert "kmer3" in text
+    assert "TwoNN" in text
+
+
+def test_the_dimension_of_one_hot_windows(dimension: Callable[..., Any]) -> None:
+    found = dimension("--representation", "onehot")
+    assert (found["representation"], found["input"], found["window_bp"]) == ("onehot", "dna", [600, 300])
+    assert set(found["others"]) == {"kmer3", "kmer4", "composition of protein"}
+    assert found["curve"]["radius"][-1] <= (2 * 900) ** 0.5, "root of twice the mismatches"
+
+
+def test_a_reader_sees_every_estimate_refusal_and_representation(
+    dimension: Callable[..., Any],
+    synthetic_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = dimension()
+    monkeypatch.setenv("COLUMNS", "120")
+    assert call(monkeypatch, "dimension", str(synthetic_dir)) == 0
+    shown = capsys.readouterr().out
+    for name, value in found["estimates"].items():
+        assert re.search(rf"{name} +│ +{value:.1f} ", shown)
+    everything = {"kmer3": found, **found["others"]}
+    for name, one in everything.items():
+        assert name in shown
+        for estimator, reason in one["refused"].items():
+            assert f"{name}, {estimator} refused: {reason}" in shown
+        for flag in one["flags"]:
+            assert f"{name}: {flag}" in shown
+    assert found["page"] in shown
+
+
+def embedding_table(path: Path, data: Path) -> str:
+    values = np.random.default_rng(0).normal(size=(120, 3)).astype(str)
+    rows = [",".join([gene, *row]) for gene, row in zip(genes.Genes.open(data).gene_ids, values, strict=True)]
+    path.write_text("\n".join(["gene_id,a,b,c", *rows[:110], "another,1,2,3"]))
+    return str(path)
+
+
+def test_the_dimension_of_an_embedding_from_a_table(
+    dimension: Callable[..., Any], synthetic_dir: Path, tmp_path: Path
+) -> None:
+    found = dimension(
+        "--representation", "embedding", "--embeddings", embedding_table(tmp_path / "e.csv", synthetic_dir)
+    )
+    assert found["representation"] == "embedding"
+    assert found["num_points"] == 110, "those of the data that the table knows"
+    assert found["consensus"] == pytest.approx(3, rel=0.3)
+    assert {name.split()[0] for name in found["others"]} == {"kmer3", "kmer4", "onehot", "composition"}
+
+
+def test_the_dimension_of_what_a_trained_network_made_of_the_genes(
+    dimension: Callable[..., Any], synthetic_dir: Path, tmp_path: Path
+) -> None:
+    model = ModelSpec(window_bp=(100, 50), max_protein=60, num_latents=4, latent_dim=8, queries_dim=8, pool_size=6)
+    data = genes.Genes.open(synthetic_dir)
+    split = make_split(data, SplitSpec(by="random"), (100, 50), np.ones(data.num_genes, bool))
+    training = TrainingSpec(epochs=1, batch_size=32, precision="fp32")
+    loop.train(loop.Job(model, training, seed=0), StudyData.of(data, split, model, ["protein"]), LocalSession(tmp_path))
+
+    folder, file = (
+        dimension("--representation", "embedding", "--embeddings", str(path))
+        for path in (tmp_path, tmp_path / checkpoint.BEST)
+    )
+    assert folder["representation"] == "embedding"
+    assert folder["num_points"] == 120
+    assert folder["estimates"].keys() | folder["refused"].keys() == {"correlation_integral", "TwoNN", "MLE", "lPCA"}
+    assert file == folder
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--representation", "embedding"], "--embeddings"),
+        (["--representation", "kmr3"], "Did you mean 'kmer3'"),
+        (["--input", "rna"], "`input` is 'rna'"),
+        (["--representation", "kmer4", "--input", "protein"], "`kmer4` of proteins"),
+        (["--also", "Danco"], "slow estimators (ESS, DANCo, PH), but got Danco"),
+        (["--also", "PH", "--also", "TwoNN"], "but got TwoNN"),
+        (["--embeddings", "/nowhere/at/all.csv"], "/nowhere/at/all.csv"),
+        (["--embeddings", "/nowhere/best.safetensors"], "/nowhere/best.safetensors"),
+        (["--window-bp", "9000", "9000"], "9000"),
+    ],
+)
+def test_a_mistake_in_what_to_measure_is_one_paragraph(
+    options: list[str],
+    said: str,
+    synthetic_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "dimension", str(synthetic_dir), *options) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    message = [line for line in shown.err.splitlines() if ": slow, each may take" not in line]
+    assert len(message) == 1
+    assert said in message[0]
+    assert "Traceback" not in shown.err
+    assert not (tmp_path / "studies/dimension").exists()
+
+
+def test_slow_estimators_are_asked_for_by_name(dimension: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(estimators.ESTIMATORS, "PH", estimators.Estimator(lambda _: 4.5, "fewer"))
+    monkeypatch.setattr(estimators, "MAX_SLOW_POINTS", 60)
+    assert "PH" not in dimension()["points"]
+    found = dimension("--also", "PH")
+    assert (found["estimates"]["PH"], found["points"]["PH"]) == (4.5, 60)
+    assert all("PH" not in other["points"] for other in found["others"].values()), "only the chosen one is asked"
 
 
 SEARCH_SPACES = Path(__file__).parents[1] / "search_spaces"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -17,15 +18,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raystudy
-from raystudy.data.batches import StudyData
+from raystudy.data.batches import FeatureScale, LabelScale, StudyData
 from raystudy.data.genes import Genes, GeneTable, Target, write_genes
 from raystudy.data.sources import prepare, synthetic
 from raystudy.data.splits import Split
 from raystudy.errors import DataError
+from raystudy.models.build import build
 from raystudy.study.model import ModelSpec, TrainingSpec
 from raystudy.training import checkpoint, loop
 from raystudy.training.loop import Job, predict, train
 from raystudy.training.session import LocalSession
+from raystudy.training.trained import TrainedModel
 
 SMALL: dict[str, Any] = {
     "window_bp": (100, 50), "max_protein": 60, "latent_dim": 8, "num_latents": 4, "queries_dim": 8, "token_dim": 8,
@@ -111,9 +114,9 @@ def test_a_folder_and_its_best_checkpoint_give_the_same_model(trained: Path, gen
     )
 
 
-def test_what_is_predicted_for_a_gene_does_not_depend_on_the_genes_beside_it(
-    trained: Path, tmp_path: Path, genes: Genes
-) -> None:
+@pytest.fixture(scope="module")
+def first_genes(tmp_path_factory: pytest.TempPathFactory, genes: Genes) -> Genes:
+    """The first 15 genes in a folder of their own."""
     whole = synthetic.build(num_genes=120, num_chromosomes=4)
     few = {
         one.name: {name: Target(label.values[:15], label.unit) for name, label in whole.targets.items()}
@@ -122,12 +125,72 @@ def test_what_is_predicted_for_a_gene_does_not_depend_on_the_genes_beside_it(
         for one in fields(GeneTable)
         if one.name not in ("source", "source_digests", "anchor", "notes")
     }
-    subset = Genes.open(write_genes(replace(whole, **few), tmp_path / "few"))
+    subset = Genes.open(write_genes(replace(whole, **few), tmp_path_factory.mktemp("few") / "few"))
+    assert genes.gene_ids[:15].tolist() == subset.gene_ids.tolist()
+    return subset
+
+
+def test_what_is_predicted_for_a_gene_does_not_depend_on_the_genes_beside_it(
+    trained: Path, genes: Genes, first_genes: Genes
+) -> None:
     model = raystudy.load(trained)
     together = model.predict(genes)[:15]
 
-    assert genes.gene_ids[:15].tolist() == subset.gene_ids.tolist()
-    np.testing.assert_allclose(model.predict(subset), together, atol=1e-5 * together.std(), rtol=0)
+    np.testing.assert_allclose(model.predict(first_genes), together, atol=1e-5 * together.std(), rtol=0)
+
+
+def untrained(name: str, targets: tuple[str, ...], genes: Genes, split: Split) -> TrainedModel:
+    job, inputs = short_training(name), FeatureScale.fit(genes.features, split.train)
+    levels = np.stack([genes.target(target) for target in targets], axis=1)[split.train]
+    network = build(job.model, len(targets)).eval()
+    labels = LabelScale.fit(levels, targets)
+    return TrainedModel(network, job.model, job.training, targets, labels, inputs, {}, "f" * 64)
+
+
+@pytest.mark.parametrize("targets", TARGETS, ids="+".join)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_embedding_is_what_the_last_layer_makes_the_prediction_of(
+    name: str, targets: tuple[str, ...], genes: Genes, split: Split
+) -> None:
+    model = untrained(name, targets, genes, split)
+    before = model.predict(genes)
+    found = model.embed(genes)
+
+    last = [layer for layer in model.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    assert last.out_features == len(targets)
+    assert found.values.shape == (genes.num_genes, last.in_features)
+    assert found.values.dtype == np.float32
+    assert found.names == tuple(str(column) for column in range(last.in_features))
+    assert (found.num_missing, found.num_unknown) == (0, 0)
+    with torch.no_grad():
+        standardised = last(torch.from_numpy(found.values)).numpy()
+    np.testing.assert_allclose(model.label_scale.to_unit(standardised), before, atol=1e-5 * before.std() + 1e-6)
+    assert not last._forward_pre_hooks, "nothing is left behind in the network"
+    assert np.array_equal(model.predict(genes), before)
+
+
+def test_what_is_embedded_of_a_gene_does_not_depend_on_the_genes_beside_it(
+    trained: Path, genes: Genes, first_genes: Genes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = raystudy.load(trained)
+    together = model.embed(genes).values
+    assert together[:15].std(axis=0).max() > 1e-3, "genes are told apart"
+
+    np.testing.assert_allclose(model.embed(first_genes).values, together[:15], atol=1e-5)
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 7)
+    np.testing.assert_allclose(model.embed(genes).values, together, atol=1e-5)
+
+
+def test_an_embedding_is_known_by_the_checkpoint_it_came_from(
+    trained: Path, genes: Genes, split: Split, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256((trained / checkpoint.BEST).read_bytes()).hexdigest()
+    assert raystudy.load(trained).sha256 == raystudy.load(trained / checkpoint.BEST).sha256 == digest
+    assert raystudy.load(trained).embed(genes).sha256 == digest
+
+    job = replace(short_training("protein asked by dna"), seed=6)
+    train(job, StudyData.of(genes, split, job.model, ("protein",)), LocalSession(tmp_path))
+    assert raystudy.load(tmp_path).sha256 != digest
 
 
 def test_a_loaded_model_predicts_with_the_attention_it_was_trained_with_where_that_works(
@@ -249,6 +312,8 @@ def test_genes_without_what_the_model_reads_are_refused(tmp_path: Path, trained:
 
     with pytest.raises(DataError, match=r"\[100, 50\] bp"):
         raystudy.load(trained).predict(narrow)
+    with pytest.raises(DataError, match=r"\[100, 50\] bp"):
+        raystudy.load(trained).embed(narrow)
 
 
 @pytest.mark.gpu
@@ -279,7 +344,7 @@ def test_without_ray_mlflow_or_optuna_installed_a_network_trains_loads_and_predi
         from pathlib import Path
         import numpy as np
         import raystudy
-        from raystudy.data.batches import StudyData
+        from raystudy.data.batches import FeatureScale, LabelScale, StudyData
         from raystudy.data.genes import Genes
         from raystudy.data.splits import make_split
         from raystudy.study.model import ModelSpec, TrainingSpec

@@ -8,7 +8,7 @@ import pytest
 
 from raystudy.data.genes import Genes
 from raystudy.models.build import count_parameters
-from raystudy.plan import list_presets, make_plan, this_machine
+from raystudy.plan import list_presets, make_plan, this_machine, widest_affordable
 from raystudy.study.model import PRESETS, ModelSpec
 from raystudy.study.smoke import smoke
 from raystudy.study.spec import load_spec, parse_spec
@@ -170,6 +170,71 @@ def test_a_study_that_can_never_run_says_what_is_missing() -> None:
     assert found["resources"]["concurrent_trials"] == 0
     assert any("needs 2 GPU" in problem and "there are 0" in problem for problem in found["problems"])
     assert plan({"CPU": 1.0, "GPU": 2.0}, resources={"gpus_per_worker": 2})["feasible"] is True
+
+
+def test_a_limit_on_parameters_stands_in_the_plan() -> None:
+    assert plan()["resources"]["most_parameters"] is None
+    found = plan(budget={**STUDY["budget"], "parameters": 10**9})
+    assert found["resources"]["most_parameters"] == 10**9
+    assert found["problems"] == []
+
+
+def test_an_arm_that_is_too_large_and_a_space_in_which_all_are_is_said_before_anything_starts() -> None:
+    smallest = plan()["search"]["parameters"]["min"]
+    wide, plain = count(latent_dim=64), count()
+
+    def problems(parameters: int, **changes: Any) -> list[str]:
+        found = plan(budget={**STUDY["budget"], "parameters": parameters}, **changes)
+        assert found["feasible"] is (not found["problems"])
+        return found["problems"]
+
+    assert wide < plain
+    assert problems(plain) == []
+    (one,) = problems(plain - 1)
+    assert one.startswith(f"arm 'plain' has {plain:,} parameters, but `budget.parameters` allows {plain - 1:,}; ")
+    assert problems(smallest, arms=[]) == []
+    (none,) = problems(smallest - 1, arms=[])
+    assert f"the smallest network of the search space has {smallest:,} parameters" in none
+    assert len(problems(smallest - 1)) == 3
+    (one,) = problems(plain - 1, search={}, arms=[{"name": "plain"}])
+    assert one.startswith("arm 'plain' has")
+
+
+SEEDED = {**STUDY["search"], "latent_dim": {**STUDY["search"]["latent_dim"], "seed_from": "intrinsic_dimension"}}
+
+
+def affordable(parameters: int | None, **changes: Any) -> int | None:
+    limit = {} if parameters is None else {"parameters": parameters}
+    return widest_affordable(parse_spec({**STUDY, "search": SEEDED, "budget": {**STUDY["budget"], **limit}, **changes}))
+
+
+def test_the_widest_affordable_width_is_one_whose_every_configuration_is() -> None:
+    largest = {
+        width: max(
+            count(latent_dim=width, encoder=encoder, embedding_dim=embedding_dim)
+            for encoder in ("onehot", "embedding")
+            for embedding_dim in (4, 8, 16, 32)
+        )
+        for width in (8, 16, 32, 64)
+    }
+    assert sorted(largest.values()) == list(largest.values())
+    for width, parameters in largest.items():
+        assert affordable(parameters) == width
+        assert affordable(parameters - 1) == max(8, width // 2)
+    assert affordable(10**9) == 64
+    assert affordable(1) == 8, "where none is affordable, the narrowest"
+
+
+def test_the_widest_affordable_width_is_looked_for_within_the_space() -> None:
+    search = {**SEEDED, "latent_dim": {**SEEDED["latent_dim"], "low": 16, "high": 32}}
+    assert affordable(10**9, search=search) == 32
+    assert affordable(1, search=search) == 16
+
+
+def test_without_a_limit_or_without_a_seeded_width_nothing_is_too_wide() -> None:
+    assert affordable(None) is None
+    assert affordable(10**6, search=STUDY["search"]) is None
+    assert affordable(10**9, search={}) is None
 
 
 def test_a_plan_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:

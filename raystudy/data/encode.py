@@ -7,9 +7,10 @@ k-mer's place in `kmer_names`; codon tokens are the same for 3-mers, ``pad=0``, 
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from raystudy.errors import DataError, SpecError
@@ -211,3 +212,15 @@ def composition(
     counts = np.bincount(gene * num_symbols + tokens, minlength=num_genes * num_symbols)
     fractions = counts.reshape(num_genes, num_symbols)[:, 1:] / np.maximum(lengths, 1)[:, None]
     return fractions.astype(np.float32)
+
+
+def residue_kmer_counts(tokens: Tokens, offsets: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+    """Overlapping k-mers of residues in each protein, float32 [n, (symbols - 1)**k]; `composition` has the layout."""
+    num_symbols = len(PROTEIN_SYMBOLS) - 1
+    counts = np.zeros((len(offsets) - 1, num_symbols**k), dtype=np.float32)
+    weights = num_symbols ** np.arange(k)[::-1]
+    for gene, (first, last) in enumerate(pairwise(offsets)):
+        if last - first >= k:
+            codes = sliding_window_view(tokens[first:last].astype(np.int64) - 1, k) @ weights
+            np.add.at(counts[gene], codes, 1)
+    return counts

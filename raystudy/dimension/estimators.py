@@ -1,165 +1,119 @@
-"""The intrinsic dimension of a cloud of points, by four estimators that may each refuse to answer.
+"""Eleven estimators of the intrinsic dimension, and three slow ones, each of which may refuse to answer.
 
-n points, d features. An estimator that cannot be trusted on the points gives a reason instead of a number,
-and what was refused never enters the consensus.
+n points.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from time import perf_counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raystudy.dimension.pairs import Floats, PairDistances, RefusalError, correlation_dimension, measure_pairs
+from raystudy.dimension.clouds import Cloud, Floats
+from raystudy.dimension.pairs import PairDistances, RefusalError, TooThinError, correlation_dimension, measure_pairs
 
 MIN_POINTS = 50
-MAX_TIED_FRACTION = 0.1  # Gaussian clouds rounded onto a grid keep their estimates within 10 % up to here
+MAX_POINTS, MAX_SLOW_POINTS = 2000, 500
+"""For estimators that need the points themselves, and for the slow ones; half of that in a resample."""
 
 
 @dataclass(frozen=True)
-class DimensionEstimate:
-    """What each estimator found, and what they say together.
+class Sample:
+    """A cloud as the estimators see it: its distances, and the coordinates of as many points as they can bear."""
 
-    ``consensus`` is the median and ``mean`` the mean of ``estimates``; ``interval`` spans the estimators
-    (10th to 90th percentile) and the bootstrap of the consensus (likewise). All three are None where
-    everything was refused. ``refused`` is estimator -> reason. ``seconds`` also has ``distances``, shared by
-    three estimators, and ``bootstrap``. ``num_points`` are distinct; ``num_duplicates`` were dropped.
-    """
-
-    representation: str
-    estimates: dict[str, float]
-    consensus: float | None
-    mean: float | None
-    interval: tuple[float, float] | None
-    refused: dict[str, str]
-    seconds: dict[str, float]
-    num_points: int
-    num_duplicates: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The contract's ``dimension`` JSON, without ``others``."""
-        return asdict(self) | {"interval": None if self.interval is None else list(self.interval)}
+    cloud: Cloud
+    pairs: PairDistances
+    few: Cloud
+    fewer: Cloud
+    seed: int
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> DimensionEstimate:
-        """The estimate that ``as_json`` wrote; other keys are ignored."""
-        fields = {name: document[name] for name in cls.__dataclass_fields__}
-        return cls(**fields | {"interval": None if fields["interval"] is None else tuple(fields["interval"])})
+    def of(cls, cloud: Cloud, rng: np.random.Generator, share: float = 1.0) -> Sample:
+        """All of this cloud's points, and subsamples of ``share`` of the usual sizes."""
+        few, fewer = (choose(cloud, int(share * limit), rng) for limit in (MAX_POINTS, MAX_SLOW_POINTS))
+        return cls(cloud, measure_pairs(cloud), few, fewer, int(rng.integers(2**31)))
+
+    @cached_property
+    def points(self) -> Floats:
+        return self.few.coordinates()
+
+    @cached_property
+    def fewer_points(self) -> Floats:
+        return self.fewer.coordinates()
 
 
-def estimate(
-    points: NDArray[Any], representation: str = "", seed: int = 0, max_points: int = 2000, bootstrap: int = 10
-) -> DimensionEstimate:
-    """The intrinsic dimension of ``points`` [n, d] after exact duplicates are dropped.
+@dataclass(frozen=True)
+class Estimator:
+    """How to measure, and on what: all ``pairs`` of points, the coordinates of ``few``, or of ``fewer`` points."""
 
-    Distances are measured between all points. ``max_points`` limits what costs more: lPCA in more features
-    than that, and each of the ``bootstrap`` resamples. A resample is half of the points (whose estimate
-    varies as much around the whole's as the whole's around the truth), or fewer (which errs on the wide
-    side), without replacement: repeated points have distance 0, which breaks every estimator. Points that
-    are too few, equal or not finite are refused by all estimators; nothing is raised.
-    Sources: Grassberger & Procaccia 1983; Facco et al. 2017 (TwoNN); Levina & Bickel 2004 (MLE); Fukunaga &
-    Olsen 1971 (lPCA; here over the whole cloud, so a curved one counts the directions it bends into as well).
+    measure: Callable[[Sample], float]
+    sees: str = "few"
+
+    @property
+    def is_slow(self) -> bool:
+        return self.sees == "fewer"
+
+    def num_points(self, sample: Sample) -> int:
+        return len({"pairs": sample.cloud, "few": sample.few, "fewer": sample.fewer}[self.sees])
+
+
+def choose(cloud: Cloud, num_points: int, rng: np.random.Generator) -> Cloud:
+    """As many points of the cloud, at random and in their order; all where it has no more."""
+    if len(cloud) <= num_points:
+        return cloud
+    return cloud.take(np.sort(rng.choice(len(cloud), num_points, replace=False)))
+
+
+def ask(name: str, sample: Sample) -> float:
+    """One estimator's answer; RefusalError where it gives none, or none to be trusted.
+
+    Ties make logarithms of 1 and divisions by them; what comes of that is refused.
     """
-    points = np.asarray(points)
-    if not np.isfinite(points).all():
-        num_bad = np.count_nonzero(~np.isfinite(points).all(axis=1))
-        return _all_refused(representation, f"{num_bad} of {len(points)} points have values that are not finite", 0, 0)
-    distinct = _distinct(points)
-    num_duplicates = len(points) - len(distinct)
-    if len(distinct) < MIN_POINTS:
-        reason = (
-            f"all {len(points)} points are the same"
-            if len(distinct) == 1 and num_duplicates
-            else f"only {len(distinct)} of {len(points)} points are distinct; at least {MIN_POINTS} must be"
-        )
-        return _all_refused(representation, reason, len(distinct), num_duplicates)
-
-    import_module("skdim.id")  # 3 s of numba, which no estimator's time should include
-    rng = np.random.default_rng(seed)
-    found = _measure(distinct, ESTIMATORS, max_points, rng)
-    values = list(found.estimates.values())
-    started = perf_counter()
-    resampled = []
-    size = max(MIN_POINTS, min(len(distinct) // 2, max_points))
-    for _ in range(bootstrap if values else 0):
-        sample = distinct[rng.choice(len(distinct), size, replace=False)]
-        again = _measure(sample, found.estimates, max_points, rng)
-        if again.estimates:
-            resampled.append(float(np.median(list(again.estimates.values()))))
-    return DimensionEstimate(
-        representation=representation,
-        estimates=found.estimates,
-        consensus=float(np.median(values)) if values else None,
-        mean=float(np.mean(values)) if values else None,
-        interval=_span(values, resampled),
-        refused=found.refused,
-        seconds=found.seconds | {"bootstrap": perf_counter() - started},
-        num_points=len(distinct),
-        num_duplicates=num_duplicates,
-    )
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = float(ESTIMATORS[name].measure(sample))
+    except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
+        raise RefusalError(f"scikit-dimension could not compute it ({' '.join(str(error).split())[:200]})") from None
+    return _trusted(value, ESTIMATORS[name].num_points(sample))
 
 
-@dataclass
-class _Found:
-    estimates: dict[str, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-def _measure(points: NDArray[Any], names: Iterable[str], max_points: int, rng: np.random.Generator) -> _Found:
-    found = _Found()
-    started = perf_counter()
-    pairs = measure_pairs(points)
-    found.seconds["distances"] = perf_counter() - started
-    if len(points) > max_points and points.shape[1] > max_points:
-        points = points[rng.choice(len(points), max_points, replace=False)]
-    for name in names:
-        started = perf_counter()
-        try:
-            # A lattice makes logarithms of 1 and divisions by them; what comes of that is refused.
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found.estimates[name] = _trusted(ESTIMATORS[name](pairs, points), pairs)
-        except RefusalError as refusal:
-            found.refused[name] = str(refusal)
-        found.seconds[name] = perf_counter() - started
-    return found
-
-
-def _trusted(value: float, pairs: PairDistances) -> float:
+def _trusted(value: float, num_points: int) -> float:
     if not math.isfinite(value):
         raise RefusalError("no finite value came out")
     if value <= 1:
-        raise RefusalError(f"{value:.2f} is not above 1: a line or less, or points that lie in tight clumps")
-    if pairs.tied_fraction > MAX_TIED_FRACTION:
-        raise RefusalError(
-            f"{value:.1f} is not to be trusted: for {pairs.tied_fraction:.0%} of the points the two nearest "
-            f"others are exactly equally far (at most {MAX_TIED_FRACTION:.0%} may be): they sit on a lattice"
-        )
+        raise TooThinError(f"{value:.3g} is not above 1: a line or less, or points that lie in tight clumps")
+    if value > num_points / 2:
+        raise RefusalError(f"{value:.4g} directions in {num_points} points: too few points to tell")
     return value
 
 
-def _correlation_integral(pairs: PairDistances, points: NDArray[Any]) -> float:
-    return correlation_dimension(pairs)
-
-
-def _two_nn(pairs: PairDistances, points: NDArray[Any]) -> float:
+def _two_nn(sample: Sample) -> float:
     from skdim.id import TwoNN
 
-    return float(TwoNN(dist=True).fit(_apart(pairs.neighbors)[:, :2]).dimension_)
+    return float(TwoNN(dist=True).fit(_apart(sample.pairs.neighbors)[:, :2]).dimension_)
 
 
-def _mle(pairs: PairDistances, points: NDArray[Any]) -> float:
-    from skdim.id import MLE
+def _corr_int(sample: Sample) -> float:
+    """scikit-dimension's CorrInt at its own two radii, but counted over all pairs in the pass already made."""
+    smaller, larger = np.median(sample.pairs.neighbors[:, [9, 19]], axis=0)
+    return sample.pairs.slope_between(float(smaller), float(larger))
 
-    neighbors = _apart(pairs.neighbors)
-    return float(MLE().fit(neighbors, precomputed_knn_arrays=(neighbors, None)).dimension_)
+
+def _local(name: str) -> Callable[[Sample], float]:
+    """An estimator of scikit-dimension that reads nothing but each point's neighbours."""
+
+    def measure(sample: Sample) -> float:
+        neighbors = _apart(sample.pairs.neighbors)
+        estimator = getattr(import_module("skdim.id"), name)()
+        return float(estimator.fit(neighbors, precomputed_knn_arrays=(neighbors, None)).dimension_)
+
+    return measure
 
 
 def _apart(neighbors: Floats) -> Floats:
@@ -170,50 +124,71 @@ def _apart(neighbors: Floats) -> Floats:
     return apart
 
 
-def _lpca(pairs: PairDistances, points: NDArray[Any]) -> float:
+def _global(name: str) -> Callable[[Sample], float]:
+    """An estimator of scikit-dimension on coordinates."""
+
+    def measure(sample: Sample) -> float:
+        return float(getattr(import_module("skdim.id"), name)().fit(sample.points).dimension_)
+
+    return measure
+
+
+def _slow_global(name: str) -> Callable[[Sample], float]:
+    def measure(sample: Sample) -> float:
+        estimator = getattr(import_module("skdim.id"), name)(random_state=sample.seed)
+        return float(estimator.fit(sample.fewer_points).dimension_)
+
+    return measure
+
+
+def _mada(sample: Sample) -> float:
+    """On the distances already known: of points in many dimensions, MADA would measure them slowly."""
+    from skdim.id import MADA
+
+    distances = sample.few.unit * np.sqrt(sample.few.squares(slice(0, len(sample.few))).astype(np.float64))
+    np.fill_diagonal(distances, 0)
+    neighbors = distances[:, :20]  # asked for, and not read
+    return float(MADA(DM=True).fit(distances, precomputed_knn_arrays=(neighbors, None)).dimension_)
+
+
+def _mind_ml(sample: Sample) -> float:
+    """MiND_MLk, with the largest answer it may give (10 unless said) beyond what these points could have."""
+    from skdim.id import MiND_ML
+
+    most = min(sample.points.shape)
+    value = float(MiND_ML(D=most).fit(sample.points).dimension_)
+    if value > 0.99 * most:
+        raise RefusalError(f"{value:.1f} is the most it could answer for {most} directions")
+    return value
+
+
+def _lpca(sample: Sample) -> float:
+    """Directions that hold the variance of the whole cloud: a curved one counts those it bends into as well."""
     from skdim.id import lPCA
 
-    centred = points - points.mean(axis=0, dtype=np.float64)
-    wide = centred.shape[1] > len(centred)
-    spectrum = np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred)[::-1]
-    num_directions = int(lPCA(fit_explained_variance=True).fit(np.append(spectrum, 0.0)).dimension_)
-    if num_directions > len(points) / 2:
-        raise RefusalError(f"{num_directions} directions in {len(points)} points: too few points to tell")
-    return float(num_directions)
+    centred = sample.points - sample.points.mean(axis=0)
+    spectrum = np.linalg.eigvalsh(centred.T @ centred)[::-1]  # a quarter of the time of what lPCA does itself
+    return float(lPCA(fit_explained_variance=True).fit(np.append(spectrum, 0.0)).dimension_)
 
 
-ESTIMATORS: dict[str, Callable[[PairDistances, NDArray[Any]], float]] = {
-    "correlation_integral": _correlation_integral,
-    "TwoNN": _two_nn,
-    "MLE": _mle,
-    "lPCA": _lpca,
+ESTIMATORS: dict[str, Estimator] = {
+    "correlation_integral": Estimator(lambda sample: correlation_dimension(sample.pairs), "pairs"),
+    "CorrInt": Estimator(_corr_int, "pairs"),
+    "TwoNN": Estimator(_two_nn, "pairs"),
+    "MLE": Estimator(_local("MLE"), "pairs"),
+    "MOM": Estimator(_local("MOM"), "pairs"),
+    "GRIDE": Estimator(_global("GRIDE")),
+    "MiND_ML": Estimator(_mind_ml),
+    "lPCA": Estimator(_lpca),
+    "TLE": Estimator(_global("TLE")),
+    "MADA": Estimator(_mada),
+    "FisherS": Estimator(_global("FisherS")),
+    "ESS": Estimator(_slow_global("ESS"), "fewer"),
+    "DANCo": Estimator(_slow_global("DANCo"), "fewer"),
+    "PH": Estimator(_slow_global("PH"), "fewer"),
 }
-
-
-def _distinct(points: NDArray[Any]) -> NDArray[Any]:
-    first: dict[bytes, int] = {}
-    for index, row in enumerate(points):
-        row = row + 0.0  # -0.0 becomes 0.0: one value, one bit pattern
-        first.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), index)
-    return points if len(first) == len(points) else points[list(first.values())]
-
-
-def _span(values: list[float], resampled: list[float]) -> tuple[float, float] | None:
-    if not values:
-        return None
-    ends = [np.percentile(group, [10, 90]) for group in (values, resampled) if group]
-    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
-
-
-def _all_refused(representation: str, reason: str, num_points: int, num_duplicates: int) -> DimensionEstimate:
-    return DimensionEstimate(
-        representation=representation,
-        estimates={},
-        consensus=None,
-        mean=None,
-        interval=None,
-        refused=dict.fromkeys(ESTIMATORS, reason),
-        seconds={},
-        num_points=num_points,
-        num_duplicates=num_duplicates,
-    )
+"""Sources: Grassberger & Procaccia 1983 (both correlation dimensions); Facco et al. 2017 (TwoNN); Levina & Bickel 2004
+(MLE); Amsaleg et al. 2018 (MOM) and 2019 (TLE); Denti et al. 2022 (GRIDE); Rozza et al. 2012 (MiND_ML); Fukunaga &
+Olsen 1971 (lPCA); Farahmand et al. 2007 (MADA); Albergante et al. 2019 (FisherS); Johnsson et al. 2015 (ESS); Ceruti
+et al. 2014 (DANCo); Schweinhart 2020 (PH). All that look at neighbours look at 20, or two."""
+FAST = tuple(name for name, estimator in ESTIMATORS.items() if not estimator.is_slow)

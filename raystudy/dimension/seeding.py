@@ -6,25 +6,31 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import raystudy
 from raystudy.data.genes import Genes
-from raystudy.dimension.estimators import DimensionEstimate, estimate
-from raystudy.dimension.representations import represent
+from raystudy.data.tables import GeneFeatures
+from raystudy.dimension.consensus import DimensionEstimate, estimate
+from raystudy.dimension.representations import default_input, represent
 from raystudy.errors import SpecError
 
 REPORT_WIDTH = 16
+KEPT = ("representation", "input", "estimates", "consensus", "interval")
 
 
 @dataclass(frozen=True)
 class SeededWidths:
-    """Powers of two to try first, the most likely one first; ``clamped``: the space cut the dimension off.
+    """Powers of two to try first, the most likely one first; ``clamped``: a limit moved at least one of them.
 
-    ``provenance`` (representation, estimates, consensus, interval, note) is what records keep of it.
+    ``provenance`` (representation, input, estimates, consensus, interval, note) is what Optuna and MLflow keep of it.
     """
 
     widths: tuple[int, ...]
@@ -32,11 +38,12 @@ class SeededWidths:
     provenance: dict[str, Any]
 
 
-def seed_widths(estimate: DimensionEstimate, low: int, high: int) -> SeededWidths:
-    """The powers of two around the consensus, within [low, high], and the report's 16 where that lies inside.
+def seed_widths(estimate: DimensionEstimate, low: int, high: int, affordable: int | None = None) -> SeededWidths:
+    """The powers of two around the consensus, and the report's 16, each moved into [low, high] and under a limit.
 
-    Where every estimator refused, only 16 (clamped) is left, and the note says why. The 16 is always tried,
-    whatever was measured, so nothing about the measurement has to be chosen to arrive at it.
+    ``affordable`` is the widest that the plan's limits let train, if any; where even ``low`` is wider, ``low`` is left.
+    Where every estimator refused, only the 16 is left, and the note says why. The 16 is always tried, whatever was
+    measured, so nothing about the measurement has to be chosen to arrive at it.
     Raises SpecError when [low, high] holds no power of two.
     """
     exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1) if 1 <= low <= high else range(0)
@@ -46,69 +53,114 @@ def seed_widths(estimate: DimensionEstimate, low: int, high: int) -> SeededWidth
             f"intrinsic dimension, but got (low={low}, high={high}). Choose for example low: 8, high: 128."
         )
     smallest, largest = 2 ** exponents[0], 2 ** exponents[-1]
+    widest = largest if affordable is None else max(smallest, min(largest, 2 ** int(math.log2(affordable))))
     if estimate.consensus is None:
-        wanted = [REPORT_WIDTH]
+        around: list[int] = []
         reasons = "; ".join(dict.fromkeys(estimate.refused.values()))
         note = f"every estimator refused ({reasons}), so only the report's {REPORT_WIDTH} is tried first"
     else:
         exact = math.log2(estimate.consensus)
-        wanted = [2**exponent for exponent in {math.floor(exact), math.ceil(exact)}]
-        wanted.sort(key=lambda width: abs(math.log2(width) - exact))
-        note = f"powers of two around the consensus {estimate.consensus:.1f}"
-    widths = [min(max(width, smallest), largest) for width in wanted]
-    clamped = widths != wanted
-    if clamped:
-        note += f", clamped from {', '.join(map(str, wanted))} to the space's [{low}, {high}]"
-    if smallest <= REPORT_WIDTH <= largest:
-        widths.append(REPORT_WIDTH)
+        around = [2**exponent for exponent in {math.floor(exact), math.ceil(exact)}]
+        around.sort(key=lambda width: abs(math.log2(width) - exact))
+        note = f"powers of two around the consensus {estimate.consensus:.1f}, and the report's {REPORT_WIDTH}"
+    wanted = [*around, REPORT_WIDTH]
+    widths = [min(max(width, smallest), widest) for width in wanted]
+    if widths != wanted:
+        limits = f"the space's [{low}, {high}]"
+        limits += f" and the {widest} that `budget.parameters` allows" if widest < largest else ""
+        moved = [f"{was} to {now}" for was, now in zip(wanted, widths, strict=True) if was != now]
+        note += f"; clamped by {limits}: {', '.join(dict.fromkeys(moved))}"
     document = estimate.as_json()
-    provenance = {key: document[key] for key in ("representation", "estimates", "consensus", "interval")}
-    return SeededWidths(tuple(dict.fromkeys(widths)), clamped, provenance | {"note": note})
+    provenance = {key: document[key] for key in KEPT} | {"note": note}
+    return SeededWidths(tuple(dict.fromkeys(widths)), widths != wanted, provenance)
 
 
 def dimension_of(
     genes: Genes,
     window_bp: tuple[int, int],
     representation: str = "kmer3",
-    others: Sequence[str] = ("kmer4", "composition"),
+    input: str | None = None,
+    others: Sequence[str] | None = None,
+    rows: NDArray[np.int64] | None = None,
+    embedding: GeneFeatures | None = None,
+    also: Collection[str] = (),
     cache_folder: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The contract's ``dimension`` JSON: the chosen representation's estimate, those of ``others`` beside it.
+    """The contract's ``dimension`` JSON: the chosen representation's estimate, those of the others beside it.
 
-    Each estimate is kept in ``cache_folder`` under the data's hash, window, representation, seed and version
-    of raystudy. Raises SpecError on an unknown representation, DataError on a window outside the data.
+    ``input`` is what of a gene is represented (`represent`), by the others too; unless said it is each one's default.
+    ``others`` are the representations beside the chosen one, those that need no file unless said. ``rows`` are the
+    genes to measure, all by default; ``also`` names slow estimators for the chosen representation. Each estimate is
+    kept in ``cache_folder`` under the hash of the data and rows, window, representation, estimators, seed and versions.
+    Raises SpecError on an unknown name, DataError on a window outside the data.
     """
-    found = {
-        name: _estimate_once(genes, window_bp, name, cache_folder, seed)
-        for name in dict.fromkeys([representation, *others])
-    }
-    return found.pop(representation) | {"others": found}
+    chosen_input = input or default_input(representation)
+    source = _Source(genes, window_bp, rows, embedding, cache_folder, seed)
+    found = source.estimate(representation, chosen_input, also)
+    beside: dict[str, Any] = {}
+    for other in _others(representation, input) if others is None else dict.fromkeys(others):
+        of = input or default_input(other)
+        if (other, of) != (representation, chosen_input):
+            name = other if of == chosen_input else f"{other} of {of}"
+            beside[name] = source.estimate(other, of)
+    return found | {"window_bp": list(window_bp), "others": beside}
 
 
-def _estimate_once(
-    genes: Genes, window_bp: tuple[int, int], representation: str, cache_folder: Path | None, seed: int
-) -> dict[str, Any]:
-    if cache_folder is None:
-        return estimate(represent(genes, window_bp, representation), representation, seed).as_json()
-    key = {
-        "data": genes.hash,
-        "window_bp": list(window_bp),
-        "representation": representation,
-        "seed": seed,
-        "raystudy": raystudy.__version__,
-    }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = Path(cache_folder) / f"dimension-{representation}-{digest[:16]}.json"
-    try:
-        kept = json.loads(path.read_text())
-        if kept["key"] == key:
-            return DimensionEstimate.from_json(kept["estimate"]).as_json()
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing there, or torn: estimated and written again
-    document = estimate(represent(genes, window_bp, representation), representation, seed).as_json()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({"key": key, "estimate": document}, allow_nan=False))
-    partial.replace(path)
-    return document
+def _others(representation: str, input: str | None) -> list[str]:
+    return [
+        name
+        for name in ("kmer3", "kmer4", "onehot", "composition")
+        if name != representation and (name != "kmer4" or input not in ("protein", "both"))
+    ]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the estimates of one answer share."""
+
+    genes: Genes
+    window_bp: tuple[int, int]
+    rows: NDArray[np.int64] | None
+    embedding: GeneFeatures | None
+    cache_folder: Path | None
+    seed: int
+
+    def estimate(self, representation: str, input: str, also: Collection[str] = ()) -> dict[str, Any]:
+        """Read from the cache, or made and kept there."""
+        if self.cache_folder is None:
+            return self._measure(representation, input, also)
+        key = self._key(representation, input, also)
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        path = self.cache_folder / f"dimension-{representation}-{input}-{digest[:16]}.json"
+        try:
+            kept = json.loads(path.read_text())
+            if kept["key"] == key:
+                return DimensionEstimate.from_json(kept["estimate"]).as_json()
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # nothing there, or torn: estimated and written again
+        document = self._measure(representation, input, also)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps({"key": key, "estimate": document}, allow_nan=False))
+        partial.replace(path)
+        return document
+
+    def _measure(self, representation: str, input: str, also: Collection[str]) -> dict[str, Any]:
+        cloud = represent(self.genes, self.window_bp, representation, input, self.embedding, self.rows)
+        return estimate(cloud, representation, input, self.seed, also).as_json()
+
+    def _key(self, representation: str, input: str, also: Collection[str]) -> dict[str, Any]:
+        rows = None if self.rows is None else hashlib.sha256(np.sort(self.rows).tobytes()).hexdigest()
+        return {
+            "data": self.genes.hash,
+            "rows": rows,
+            "window_bp": list(self.window_bp),
+            "representation": representation,
+            "input": input,
+            "embedding": self.embedding.sha256 if self.embedding and representation == "embedding" else None,
+            "also": sorted(also),
+            "seed": self.seed,
+            "raystudy": raystudy.__version__,
+            "scikit-dimension": version("scikit-dimension"),
+        }

@@ -1,42 +1,16 @@
-"""The figures of the report page, each as inline SVG that scales with the page and needs no network."""
+"""The figures of the report page about trials, finalists and baselines, each as inline SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raystudy.report.compare import best_finalist, predictions
+from raystudy.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, inline_svg, legend_below
 from raystudy.tracking.records import StudyRecord, TrialRecord, TrialState
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA3AD", "#25303B"
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
-    "svg.hashsalt": "raystudy",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E9EC",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
 LOWEST_R2 = -0.2
 """Values below are drawn here: one bad start must not flatten every other curve."""
 
@@ -74,9 +48,9 @@ def search_history(record: StudyRecord) -> str | None:
         axes.set_xlabel("trial, in the order of starting")
         axes.set_ylabel("validation R²")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend_below(axes)
+        legend_below(axes)
 
-    return _svg(draw, f"Search history: validation R2 of {len(trials)} trials in order")
+    return inline_svg(draw, f"Search history: validation R2 of {len(trials)} trials in order")
 
 
 def learning_curves(record: StudyRecord) -> str | None:
@@ -99,9 +73,9 @@ def learning_curves(record: StudyRecord) -> str | None:
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation R²")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend_below(axes)
+        legend_below(axes)
 
-    return _svg(draw, "Learning curves: validation R2 by epoch")
+    return inline_svg(draw, "Learning curves: validation R2 by epoch")
 
 
 def comparison(record: StudyRecord) -> str | None:
@@ -124,9 +98,9 @@ def comparison(record: StudyRecord) -> str | None:
         axes.set_yticks(range(len(lines)), [name for name, _, _ in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlabel("R²")
-        _legend_below(axes)
+        legend_below(axes)
 
-    return _svg(draw, "Finalists and baselines: R2 on validation and test", height_in=1.5 + 0.3 * len(lines))
+    return inline_svg(draw, "Finalists and baselines: R2 on validation and test", height_in=1.5 + 0.3 * len(lines))
 
 
 def predicted_measured(record: StudyRecord) -> str | None:
@@ -152,50 +126,9 @@ def predicted_measured(record: StudyRecord) -> str | None:
         axes.set_ylabel("predicted")
         axes.set_title(f"{replicate.id} on {num_genes:,} {part} genes", fontsize=9)
         if len(pairs) > 1:
-            _legend_below(axes)
+            legend_below(axes)
 
-    return _svg(draw, f"Predicted against measured level of {num_genes} {part} genes", height_in=3.8)
-
-
-def dimension_evidence(record: StudyRecord) -> str | None:
-    """Each estimate of the intrinsic dimension, their median and interval, and the widths seeded from them."""
-    found = record.last("dimension")
-    known = {name: value for name, value in found["estimates"].items() if value} if found else {}
-    if found is None or not known:
-        return None
-    estimates = sorted(known.items(), key=lambda item: item[1])
-    widths = (found.get("seeded") or {}).get("widths", [])
-
-    def draw(axes: Axes) -> None:
-        if found["interval"]:
-            axes.axvspan(*found["interval"], color=BLUE, alpha=0.12, lw=0, label="interval")
-        axes.axvline(found["consensus"], color=BLUE, label="median")
-        values = [value for _, value in estimates]
-        axes.plot(values, range(len(values)), "o", color=INK, label="estimate")
-        axes.plot(widths, [-0.7] * len(widths), "D", color=ORANGE, clip_on=False, label="seeded width")
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_yticks(range(len(estimates)), [name for name, _ in estimates])
-        axes.set_ylim(-0.7, len(estimates) - 0.5)
-        axes.set_xlabel("dimension")
-        _legend_below(axes)
-
-    return _svg(draw, "Intrinsic dimension by estimator", height_in=1.6 + 0.25 * len(estimates))
-
-
-def _svg(draw: Callable[[Axes], None], description: str, height_in: float = 3.2) -> str:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, height_in), layout="constrained")
-        draw(figure.subplots())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    # Without a size of its own the picture takes that of the page; matplotlib's metadata links elsewhere.
-    head, rest = svg.split(">", 1)
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
-    return f'{head} role="img" aria-label="{description}">{rest}'
+    return inline_svg(draw, f"Predicted against measured level of {num_genes} {part} genes", height_in=3.8)
 
 
 def _curve(trial: TrialRecord) -> tuple[list[int], list[float]]:
@@ -214,8 +147,3 @@ def _reference(axes: Axes, name: str, value: float | None) -> None:
             name, (1, _clip(value)), xycoords=("axes fraction", "data"), xytext=(0, 2),
             textcoords="offset points", ha="right", fontsize=8,
         )  # fmt: skip
-
-
-def _legend_below(axes: Axes) -> None:
-    handles: Iterable[Any] = axes.get_legend_handles_labels()[0]
-    axes.figure.legend(loc="outside lower center", ncols=min(4, len(list(handles))))

@@ -1,4 +1,4 @@
-"""One self-contained page that says what a study found: no request leaves it, and it prints."""
+"""Self-contained pages that say what a study or a look at the dimension found: no request leaves them, they print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from raystudy.report import figures
 from raystudy.report.compare import best_finalist, verdict
+from raystudy.report.dimension import dimension_view
 from raystudy.report.rows import result_columns, result_rows
+from raystudy.report.seeding import benchmark_verdict, seeding_outcome
 from raystudy.report.table import report_json, status_json
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
 
@@ -25,6 +27,16 @@ CAPTIONS = (
 
 def write_page(record: StudyRecord) -> Path:
     """Write ``report.html`` into the study's folder, however far the study got, and return its path."""
+    path = record.folder / "report.html"
+    return _write("page.html.j2", _context(record, path), path)
+
+
+def write_dimension_page(found: JsonObject, path: Path) -> Path:
+    """Write what `raystudy dimension` found, in its JSON, as a page of its own, and return its path."""
+    return _write("dimension.html.j2", {"dimension": dimension_view(found)}, path)
+
+
+def _write(template: str, context: JsonObject, path: Path) -> Path:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -32,8 +44,8 @@ def write_page(record: StudyRecord) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path = record.folder / "report.html"
-    html = environment.get_template("page.html.j2").render(_context(record, path))
+    html = environment.get_template(template).render(context)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(html, encoding="utf-8")
     unfinished.replace(path)
@@ -44,8 +56,7 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
     session = record.last("session_started") or {}
     git = (session.get("provenance") or {}).get("git") or {}
     drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
-    dimension = record.last("dimension")
-    evidence = figures.dimension_evidence(record)
+    found = record.last("dimension")
     best = best_finalist(record)
     return {
         "name": record.name,
@@ -57,8 +68,10 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "figures": [(Markup(svg), caption) for svg, caption in drawn if svg],  # noqa: S704  (made by matplotlib)
         "baselines": record.baselines,
         "test_scores": record.test_scores,
-        "dimension": dimension,
-        "dimension_figure": Markup(evidence) if evidence else None,  # noqa: S704
+        "dimension": dimension_view(found) if found else None,
+        "seeded": (found or {}).get("seeded"),
+        "seeding_outcome": seeding_outcome(record),
+        "benchmark": benchmark_verdict(record),
         "split": _flat(session.get("split")),
         "data": _flat(session.get("data")),
         "best_config": _configuration(best.best_replicate) if best and best.best_replicate else {},

@@ -71,6 +71,10 @@ class SearchPolicy:
         )
         self._unfinished = self._reconcile()
 
+    def note(self, name: str, content: dict[str, Any]) -> None:
+        """Keep something about the whole search in Optuna's storage, for who reads only that."""
+        self._study.set_user_attr(name, content)
+
     def enqueue(self, overrides: dict[str, Any], origin: Origin) -> None:
         """Put a point first, once: the same point is not queued again when a study is taken up again."""
         mark = canonical_hash([overrides, origin.kind, origin.arm])
@@ -165,7 +169,7 @@ class SearchPolicy:
         return time.time() >= self._ends - self.spec.finalists * (FINALIST_START_SECONDS + slowest)
 
     def _propose(self) -> tuple[TrialRecord, str | None]:
-        """A new trial, and why it cannot be trained where the values sampled break a rule together."""
+        """A new trial, and why it cannot be trained: values that break a rule together, or too many parameters."""
         asked = self._study.ask()
         arm = asked.user_attrs.get("arm")
         if arm is None:
@@ -198,7 +202,11 @@ class SearchPolicy:
             return flat, 0, first_rule(error)
         meaningless = model.unread - {"window_bp", "max_protein"}  # these also say what was offered
         config = {**model.model_dump(mode="json", exclude=meaningless), **training.model_dump()}
-        return config, count_parameters(model, len(self.spec.targets)), None
+        parameters, most = count_parameters(model, len(self.spec.targets)), self.spec.budget.parameters
+        refusal = None
+        if most is not None and parameters > most:
+            refusal = f"{parameters:,} parameters, and `budget.parameters` allows {most:,}"
+        return config, parameters, refusal
 
     def _reconcile(self) -> list[str]:
         """Make Optuna agree with the records; trials that a killed driver left running, to be gone on with.

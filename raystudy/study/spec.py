@@ -31,6 +31,7 @@ DECIDES_INPUTS = ("preset", "family", "perceiver_input", "encoder", "tokens", "h
 _WAYS = {"categorical", "int", "float", "log", "pow2", "str", "bool", "FeatureTable"}
 """How pydantic calls the kinds of values that stand for one key, in the location of a problem."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NOT_STUDIES = {"benchmarks", "cache", "data", "dimension", "mlartifacts"}
 
 
 class DataSpec(Section):
@@ -84,11 +85,13 @@ class ResourcesSpec(Section):
 
 
 class BudgetSpec(Section):
-    """When the study ends, whichever comes first."""
+    """When the study ends, whichever comes first, and what one trial may cost."""
 
     trials: int = Field(ge=1)
     minutes: float = Field(gt=0)
     """For the whole study; the search stops early enough to retrain the finalists within it."""
+    parameters: int | None = Field(None, ge=1)
+    """The most that a trial's network may have; larger ones are infeasible and not trained."""
 
 
 class ObjectiveSpec(Section):
@@ -170,6 +173,8 @@ class StudySpec(Section):
             raise ValueError(
                 f"`name` becomes a folder: letters, digits, '.', '_' and '-', at most 64, but got {self.name!r}"
             )
+        if self.name in NOT_STUDIES:
+            raise ValueError(f"`name` {self.name!r} is a folder of raystudy's own beside the studies; choose another")
         if not self.search and not self.arms:
             raise ValueError("nothing to try: give `search`, `arms` or both")
         if len(set(self.targets)) < len(self.targets) or not self.targets:

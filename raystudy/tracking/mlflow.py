@@ -8,6 +8,7 @@ a value that it already holds under the same time and step: so logging again cha
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -147,7 +148,7 @@ class MlflowMirror:
             run_id,
             _study_metrics(record),
             params=flat({key: session.get(key) for key in ("spec_hash", "data", "split")}),
-            tags=_study_tags(record.name, session),
+            tags=_study_tags(record.name, session) | _dimension_tags(record.last("dimension") or {}),
         )
         self._upload(run_id, [record.folder / "report.html", record.folder / "spec.json"])
         finished = record.last("study_finished")
@@ -295,6 +296,18 @@ def _study_tags(name: str, session: JsonObject) -> dict[str, str]:
     commit = (provenance.get("git") or {}).get("commit")
     source = {"mlflow.source.name": f"raystudy tune {name}", "mlflow.source.git.commit": commit}
     return flat(source | {"provenance": provenance})
+
+
+def _dimension_tags(found: JsonObject) -> dict[str, str]:
+    """What the search was seeded from; lists and estimates as JSON, so that a script can read them back."""
+    seeded = found.get("seeded") or {}
+    known = {key: found.get(key) for key in ("representation", "input", "consensus", "interval", "estimates")}
+    known |= {"seeded_widths": seeded.get("widths"), "note": seeded.get("provenance", {}).get("note")}
+    return {
+        f"raystudy.dimension.{key}": value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        for key, value in known.items()
+        if value is not None
+    }
 
 
 def _trial_tags(trial: TrialRecord) -> dict[str, str]:

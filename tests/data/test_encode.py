@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from raystudy.data.encode import (
     kmer_counts,
     kmer_names,
     kmer_tokens,
+    residue_kmer_counts,
     reverse_complement,
     tokenize_dna,
     tokenize_protein,
@@ -220,6 +222,29 @@ def test_composition_is_fractions_of_each_protein() -> None:
     assert fractions[0, :2].tolist() == pytest.approx([2 / 3, 1 / 3])
     assert fractions[1].sum() == 0
     assert fractions[2, 20:].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_kmers_of_residues_equal_counting_by_hand(k: int) -> None:
+    symbols = PROTEIN_SYMBOLS[1:]
+    texts = ["MMMMMKL", "AC", "", "XUX" + symbols, "M" * k, "M" * (k - 1)]
+    tokens = np.concatenate([tokenize_protein(text) for text in texts])
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
+
+    counts = residue_kmer_counts(tokens, offsets, k)
+
+    assert counts.shape == (6, 22**k)
+    assert counts.dtype == np.float32
+    names = ["".join(residues) for residues in product(symbols, repeat=k)]
+    for text, row in zip(texts, counts, strict=True):
+        expected = Counter(text[at : at + k] for at in range(len(text) - k + 1))
+        assert {name: count for name, count in zip(names, row.tolist(), strict=True) if count} == expected
+
+
+def test_kmers_of_one_residue_are_the_composition_times_the_length() -> None:
+    tokens, offsets = tokenize_protein("MKLMMAC"), np.array([0, 4, 4, 7])
+    counted = residue_kmer_counts(tokens, offsets, 1)
+    np.testing.assert_allclose(counted, composition(tokens, offsets) * np.diff(offsets)[:, None], rtol=1e-6)
 
 
 def test_dna_symbols_are_in_token_order() -> None:

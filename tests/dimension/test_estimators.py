@@ -1,213 +1,210 @@
-"""The estimators on clouds of known dimension, and on clouds that nothing should be said about."""
+"""Each estimator on its own: what it answers, and when it refuses."""
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+import skdim.id
 from numpy.typing import NDArray
-from skdim.id import MLE, TwoNN, lPCA
 
-from raystudy.data.encode import kmer_counts, tokenize_dna
-from raystudy.dimension.estimators import ESTIMATORS, DimensionEstimate, estimate
+from raystudy.dimension import estimators
+from raystudy.dimension.clouds import Cloud, RealCloud, SymbolCloud
+from raystudy.dimension.estimators import ESTIMATORS, FAST, Estimator, Sample, ask, choose
+from raystudy.dimension.pairs import RefusalError
 
-Points = NDArray[np.float64]
-
-
-def linear(random: np.random.Generator, dimension: int, num_points: int) -> Points:
-    return random.normal(size=(num_points, dimension)) @ random.normal(size=(dimension, 20))
+Floats = NDArray[np.float64]
 
 
-def sphere(random: np.random.Generator, dimension: int, num_points: int) -> Points:
-    points = random.normal(size=(num_points, dimension + 1))
-    return points / np.linalg.norm(points, axis=1)[:, None]
+def normal(num_points: int, dimension: int, num_features: int | None = None, seed: int = 0) -> Floats:
+    random = np.random.default_rng(seed)
+    points = random.normal(size=(num_points, dimension))
+    return points if num_features is None else points @ random.normal(size=(dimension, num_features))
 
 
-def curved(random: np.random.Generator, dimension: int, num_points: int) -> Points:
-    angles = random.random((num_points, dimension)) @ random.normal(size=(dimension, 32))
-    return np.hstack([np.sin(angles), np.cos(angles)])
+def sample(points: Floats | Cloud, share: float = 1.0) -> Sample:
+    cloud = RealCloud(points) if isinstance(points, np.ndarray) else points
+    return Sample.of(cloud, np.random.default_rng(0), share)
 
 
-def swiss_roll(random: np.random.Generator, dimension: int, num_points: int) -> Points:
-    assert dimension == 2
-    turn = 1.5 * np.pi * (1 + 2 * random.random(num_points))
-    return np.column_stack([turn * np.cos(turn), 21 * random.random(num_points), turn * np.sin(turn)])
+@pytest.fixture(scope="module")
+def six_dimensional() -> Sample:
+    return sample(normal(400, 6, 20))
 
 
-def assert_refused(found: DimensionEstimate, reason: str) -> None:
-    assert found.estimates == {}
-    assert (found.consensus, found.mean, found.interval) == (None, None, None)
-    assert set(found.refused) == set(ESTIMATORS)
-    assert all(reason in why for why in found.refused.values())
+def test_eleven_estimators_are_asked_and_three_slow_ones_only_on_request() -> None:
+    assert FAST == (
+        "correlation_integral", "CorrInt", "TwoNN", "MLE", "MOM", "GRIDE", "MiND_ML", "lPCA", "TLE", "MADA", "FisherS",
+    )  # fmt: skip
+    assert set(ESTIMATORS) - set(FAST) == {"ESS", "DANCo", "PH"}
+    assert all(ESTIMATORS[name].is_slow is (name not in FAST) for name in ESTIMATORS)
 
 
-def assert_sound(found: DimensionEstimate) -> None:
-    """Every estimator answers above 1 or says why not, and the JSON is strict."""
-    assert set(found.estimates) | set(found.refused) == set(ESTIMATORS)
-    assert not set(found.estimates) & set(found.refused)
-    assert all(math.isfinite(value) and value > 1 for value in found.estimates.values())
-    assert all(found.refused.values())
-    json.dumps(found.as_json(), allow_nan=False)
+@pytest.mark.parametrize("name", FAST)
+def test_every_estimator_finds_six_dimensions_within_a_third(name: str, six_dimensional: Sample) -> None:
+    assert ask(name, six_dimensional) == pytest.approx(6, rel=1 / 3)
 
 
-@pytest.mark.parametrize("manifold", [linear, sphere, curved], ids=lambda manifold: manifold.__name__)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_five_dimensions_are_found_within_a_fifth(manifold, seed: int) -> None:
-    found = estimate(manifold(np.random.default_rng(seed), 5, 1000), seed=seed, bootstrap=0)
-    assert_sound(found)
-    assert found.consensus == pytest.approx(5, rel=0.2)
-    assert found.consensus == np.median(list(found.estimates.values()))
-    assert found.mean == np.mean(list(found.estimates.values()))
+@pytest.mark.parametrize("name", ["TwoNN", "MLE", "MOM", "GRIDE", "lPCA", "TLE", "MADA", "FisherS", "CorrInt"])
+@pytest.mark.parametrize("kind", ["counts", "values"])
+def test_shared_distances_give_what_scikit_dimension_gives_alone(name: str, kind: str) -> None:
+    points = 30 * normal(300, 6, 20, seed=3)
+    points = np.rint(points) if kind == "counts" else points
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        neighbors = {"n_neighbors": 20} if name == "MOM" else {}  # which takes 100 unless said
+        alone = getattr(skdim.id, name)().fit(points, **neighbors).dimension_
+    assert ask(name, sample(points)) == pytest.approx(alone, rel=0.005 if name == "CorrInt" else 1e-3)
 
 
-@pytest.mark.parametrize(("manifold", "dimension"), [(linear, 10), (curved, 10), (swiss_roll, 2), (sphere, 2)])
-def test_other_dimensions_are_found_within_a_quarter(manifold, dimension: int) -> None:
-    found = estimate(manifold(np.random.default_rng(0), dimension, 1000), bootstrap=0)
-    assert found.consensus == pytest.approx(dimension, rel=0.25)
+@pytest.mark.parametrize("name", ["TwoNN", "MLE", "CorrInt", "lPCA", "FisherS", "MADA"])
+def test_sequences_give_what_one_hot_points_give(name: str) -> None:
+    tokens = np.random.default_rng(4).integers(0, 4, (150, 900)).astype(np.uint8)
+    tokens[:, 60:] = tokens[:1, 60:]  # not so many directions that FisherS gives up
+    tokens[:, 60:200] = np.where(np.random.default_rng(5).random((150, 140)) < 0.1, 0, tokens[:, 60:200])
+    points = (tokens[:, :, None] == np.arange(4)).reshape(150, -1).astype(np.float64)
+    answers = []
+    for cloud in (SymbolCloud(tokens), RealCloud(points)):
+        try:
+            answers.append(str(round(ask(name, sample(cloud)), 4)))
+        except RefusalError as refusal:
+            answers.append(str(refusal))
+    assert answers[0] == answers[1]
+    assert "could not compute" not in answers[0]
 
 
-def test_the_interval_holds_the_truth_and_the_consensus() -> None:
-    points = sphere(np.random.default_rng(1), 5, 600)
-    found = estimate(points)
-    assert found.interval is not None
-    low, high = found.interval
-    assert low <= 5 <= high
-    assert found.consensus is not None
-    assert low <= found.consensus <= high
-    without = estimate(points, bootstrap=0).interval
-    assert without is not None
-    assert low <= without[0] < without[1] <= high
+def test_corrint_of_sequences_is_exactly_that_of_one_hot_points() -> None:
+    tokens = np.random.default_rng(6).integers(0, 4, (300, 400)).astype(np.uint8)
+    points = (tokens[:, :, None] == np.arange(4)).reshape(300, -1).astype(np.float64)
+    expected = skdim.id.CorrInt().fit(points).dimension_
+    assert ask("CorrInt", sample(SymbolCloud(tokens))) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_same_seed_gives_the_same_answer_and_the_points_stay() -> None:
-    points = linear(np.random.default_rng(2), 4, 200)
-    before = points.copy()
-    first, second = estimate(points, seed=5), estimate(points, seed=5)
-    assert (first.estimates, first.interval) == (second.estimates, second.interval)
-    assert first.interval != estimate(points, seed=6).interval
-    np.testing.assert_array_equal(points, before)
+def test_a_sample_has_all_distances_and_no_more_coordinates_than_can_be_borne(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(estimators, "MAX_POINTS", 80)
+    monkeypatch.setattr(estimators, "MAX_SLOW_POINTS", 60)
+    points = normal(200, 3)
+    whole, half = sample(points), sample(points, share=0.5)
+    assert [ESTIMATORS[name].num_points(whole) for name in ("MLE", "lPCA", "PH")] == [200, 80, 60]
+    assert [ESTIMATORS[name].num_points(half) for name in ("MLE", "lPCA", "PH")] == [200, 40, 30]
+    assert (whole.points.shape, whole.fewer_points.shape) == ((80, 3), (60, 3))
+    assert len(whole.pairs.neighbors) == 200
 
 
-@pytest.mark.parametrize("integers", [True, False], ids=["counts", "values"])
-def test_shared_distances_give_what_scikit_dimension_gives_alone(integers: bool) -> None:
-    points = 1000 * linear(np.random.default_rng(3), 6, 300)
-    points = np.rint(points / 30) if integers else points
-    found = estimate(points, bootstrap=0)
-    expected = {"TwoNN": TwoNN(), "MLE": MLE(), "lPCA": lPCA()}
-    for name, estimator in expected.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            alone = estimator.fit(points).dimension_
-        assert found.estimates[name] == pytest.approx(alone, rel=1e-4), name
+def test_chosen_points_are_different_ones_in_their_order() -> None:
+    values = np.arange(100.0)[:, None]
+    few = choose(RealCloud(values), 30, np.random.default_rng(0))
+    assert isinstance(few, RealCloud)
+    assert len(few) == 30
+    assert all(np.diff(few.values[:, 0]) > 0)
+    cloud = RealCloud(values)
+    assert choose(cloud, 100, np.random.default_rng(0)) is cloud
 
 
-def test_duplicates_are_dropped_and_counted() -> None:
-    points = linear(np.random.default_rng(4), 5, 300)
-    points[0, 0] = 0.0
-    copies = points[:40].copy()
-    copies[0, 0] = -0.0
-    once, twice = estimate(points, bootstrap=0), estimate(np.vstack([points, copies]), bootstrap=0)
-    assert (once.num_points, once.num_duplicates) == (300, 0)
-    assert (twice.num_points, twice.num_duplicates) == (300, 40)
-    assert twice.estimates == once.estimates
+def test_a_cloud_of_eighteen_dimensions_is_not_capped_at_ten() -> None:
+    points = normal(500, 18, seed=1)
+    found = ask("MiND_ML", sample(points))
+    assert 12 < found < 18
+    assert skdim.id.MiND_ML().fit(points).dimension_ <= 10, "scikit-dimension's own limit"
 
 
-def test_constant_points_are_refused() -> None:
-    found = estimate(np.full((200, 8), 3.5))
-    assert_refused(found, "all 200 points are the same")
-    assert (found.num_points, found.num_duplicates) == (1, 199)
+def test_an_answer_at_its_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bounded:
+        def __init__(self, D: int) -> None:  # as scikit-dimension calls it
+            self.most = D
+
+        def fit(self, points: Floats) -> Bounded:
+            self.dimension_ = share * self.most
+            return self
+
+    monkeypatch.setattr(skdim.id, "MiND_ML", Bounded)
+    share = 1.0
+    with pytest.raises(RefusalError, match=r"^7\.0 is the most it could answer for 7 directions"):
+        ask("MiND_ML", sample(normal(60, 7)))
+    share = 0.9
+    assert ask("MiND_ML", sample(normal(60, 7))) == pytest.approx(6.3)
 
 
-def test_all_duplicates_are_refused() -> None:
-    points = np.repeat(linear(np.random.default_rng(5), 3, 20), 30, axis=0)
-    assert_refused(estimate(points), "only 20 of 600 points are distinct")
+def test_more_directions_than_points_can_tell_are_refused_by_lpca() -> None:
+    with pytest.raises(RefusalError, match=r"^\d+ directions in 100 points: too few points to tell"):
+        ask("lPCA", sample(normal(100, 300)))
+    assert ask("lPCA", sample(normal(100, 40))) == 40
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(bad: float) -> None:
-    points = linear(np.random.default_rng(6), 3, 100)
-    points[[3, 7], [0, 1]] = bad
-    assert_refused(estimate(points), "2 of 100 points have values that are not finite")
+@pytest.mark.parametrize("name", FAST)
+def test_points_that_are_all_equally_far_are_refused(name: str) -> None:
+    for cloud in (RealCloud(np.eye(80)), SymbolCloud(np.eye(80, dtype=np.uint8))):
+        with pytest.raises(RefusalError, match=r"."):
+            ask(name, sample(cloud))
 
 
-@pytest.mark.parametrize("num_points", [0, 1, 49])
-def test_fewer_than_fifty_points_are_refused(num_points: int) -> None:
-    assert_refused(estimate(linear(np.random.default_rng(7), 3, num_points)), "at least 50")
+@pytest.mark.parametrize("name", ["TwoNN", "MLE", "MOM"])
+def test_points_that_rounding_merges_are_refused_not_divided_by(name: str) -> None:
+    clumps = np.repeat(normal(60, 3), 2, axis=0)
+    clumps[1::2] += 1e-17 * np.arange(60)[:, None]
+    with pytest.raises(RefusalError, match=r"^only \d+ of 120 points are measurably apart"):
+        ask(name, sample(clumps))
 
 
-def test_fifty_points_are_answered() -> None:
-    found = estimate(linear(np.random.default_rng(8), 4, 50))
-    assert_sound(found)
-    assert found.consensus == pytest.approx(4, rel=0.3)
+@pytest.mark.parametrize("name", ["CorrInt", "MiND_ML", "lPCA"])
+def test_a_line_is_refused_rather_than_made_a_width_of_one(name: str) -> None:
+    with pytest.raises(RefusalError, match=r"is not above 1"):
+        ask(name, sample(normal(300, 1, 5)))
 
 
-@pytest.mark.parametrize("length", [8, 40])
-def test_one_hot_ties_are_refused_and_what_they_would_have_said_is_shown(length: int) -> None:
-    symbols = np.random.default_rng(9).integers(0, 4, (400, length))
-    found = estimate((symbols[:, :, None] == np.arange(4)).reshape(400, -1).astype(np.float32))
-    assert_refused(found, "lattice")
-    assert "is not to be trusted" in found.refused["TwoNN"]
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_value_that_is_not_finite_comes_out(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ESTIMATORS, "TwoNN", Estimator(lambda _: value, "pairs"))
+    with pytest.raises(RefusalError, match="no finite value came out"):
+        ask("TwoNN", sample(normal(60, 3)))
 
 
-def test_a_simplex_where_all_distances_are_equal_is_refused() -> None:
-    found = estimate(np.eye(80, dtype=np.float32))
-    assert found.consensus is None
-    assert_sound(found)
+@pytest.mark.parametrize("value", [-5.0, 0.0, 0.3, 1.0])
+def test_no_dimension_of_one_or_less_comes_out(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ESTIMATORS, "TwoNN", Estimator(lambda _: value, "pairs"))
+    with pytest.raises(RefusalError, match=r"is not above 1"):
+        ask("TwoNN", sample(normal(60, 3)))
+    monkeypatch.setitem(ESTIMATORS, "TwoNN", Estimator(lambda _: 1.01, "pairs"))
+    assert ask("TwoNN", sample(normal(60, 3))) == 1.01
 
 
-def test_a_line_is_refused_rather_than_made_a_width_of_one() -> None:
-    found = estimate(np.random.default_rng(10).normal(size=(300, 1)) @ np.ones((1, 5)))
-    assert_sound(found)
-    assert "not above 1" in found.refused["lPCA"]
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a\nb " + 300 * "x"), np.linalg.LinAlgError("no"), ZeroDivisionError(), IndexError(), RuntimeError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_estimator_that_fails_refuses_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Sample) -> float:
+        raise error
 
-
-def test_more_directions_than_points_can_tell_are_refused_and_left_out_of_the_consensus() -> None:
-    found = estimate(np.random.default_rng(11).normal(size=(100, 300)), bootstrap=2)
-    assert "too few points" in found.refused["lPCA"]
-    assert found.consensus == np.median([found.estimates[name] for name in found.estimates])
-    assert_sound(found)
-
-
-def test_points_that_rounding_merges_are_refused_not_divided_by() -> None:
-    random = np.random.default_rng(12)
-    clumps = np.repeat(random.normal(size=(60, 3)), 2, axis=0)
-    clumps[1::2] += 1e-15 * random.random((60, 3))
-    assert_sound(estimate(clumps))
-
-
-def test_wide_points_are_subsampled_for_lpca() -> None:
-    points = np.random.default_rng(13).normal(size=(150, 4)) @ np.random.default_rng(14).normal(size=(4, 120))
-    found = estimate(points, max_points=60, bootstrap=1)
-    assert found.estimates["lPCA"] == 4
-
-
-def test_yeast_windows_give_what_was_measured_independently() -> None:
-    table = Path(__file__).parents[2] / "../shared/data/yeast_genes.parquet"
-    if not table.exists():
-        pytest.skip("the yeast table is not beside the project")
-    texts = pq.read_table(table, columns=["dna_m1000_p500"]).column(0).to_pylist()
-    found = estimate(kmer_counts(np.stack([tokenize_dna(text) for text in texts]), 3), bootstrap=0)
-    assert (found.num_points, found.num_duplicates) == (5932, 51)
-    expected = {"correlation_integral": 17.6, "TwoNN": 23.0, "MLE": 22.9, "lPCA": 24.0}
-    assert found.estimates == pytest.approx(expected, rel=0.15)
+    monkeypatch.setitem(ESTIMATORS, "TwoNN", Estimator(fails, "pairs"))
+    with pytest.raises(RefusalError, match=r"^scikit-dimension could not compute it \(.{0,200}\)$"):
+        ask("TwoNN", sample(normal(60, 3)))
 
 
 def test_no_warning_escapes() -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(all="warn"):
         warnings.simplefilter("error")
-        estimate(np.eye(80, dtype=np.float32))
-        estimate(linear(np.random.default_rng(15), 3, 100).astype(np.float32), bootstrap=1)
+        simplex = sample(np.eye(80))
+        for name in FAST:
+            with pytest.raises(RefusalError):
+                ask(name, simplex)
 
 
-def test_json_keeps_the_whole_estimate() -> None:
-    found = estimate(linear(np.random.default_rng(16), 3, 100), representation="kmer3", bootstrap=1)
-    document = json.loads(json.dumps(found.as_json(), allow_nan=False))
-    assert {"representation", "estimates", "consensus", "mean", "interval", "refused", "seconds"} <= set(document)
-    assert set(document["seconds"]) == {"distances", *ESTIMATORS, "bootstrap"}
-    assert DimensionEstimate.from_json(document) == found
-    refused = estimate(np.zeros((100, 2)))
-    assert DimensionEstimate.from_json(refused.as_json()) == refused
+def test_a_slow_estimator_sees_few_points_and_answers_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimators, "MAX_SLOW_POINTS", 60)
+    points = normal(200, 4, 10)
+    found = ask("PH", sample(points))
+    assert found == pytest.approx(4, rel=0.4)
+    assert ask("PH", sample(points)) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ESS", "DANCo", "PH"])
+def test_every_slow_estimator_finds_four_dimensions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimators, "MAX_SLOW_POINTS", 100)
+    assert ask(name, sample(normal(200, 4, 10))) == pytest.approx(4, rel=0.25)

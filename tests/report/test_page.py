@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from raystudy.report import figures
-from raystudy.report.page import write_page
+from raystudy.report.page import write_dimension_page, write_page
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -52,7 +53,7 @@ def test_nothing_on_the_page_asks_for_anything_outside_it(fake_study):
 
 def test_a_finished_study_has_every_part(fake_study):
     html = page_of(fake_study())
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == 7
     for part in (
         "favours the network",
         "Results",
@@ -136,7 +137,9 @@ def test_a_figure_scales_with_the_page_and_says_what_it_shows(fake_study):
 def test_one_bad_start_does_not_flatten_the_learning_curves(fake_study):
     records = fake_study()
     records.trial_epoch("t0000", {"epoch": 4, "valid_r2": -50.0, "epoch_seconds": 1.0})
-    assert "50" not in re.sub(r"<(?!text)[^>]*>", "", figures.learning_curves(records.read()))
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", figures.learning_curves(records.read()))
+    assert "0.0" in ticks
+    assert not [tick for tick in ticks if tick.startswith("\N{MINUS SIGN}") and float(tick[1:]) > 0.3]
 
 
 def test_the_winner_says_which_precision_and_attention_ran(fake_study):
@@ -190,12 +193,72 @@ def test_predictions_with_sealed_test_genes_are_drawn_on_validation(fake_study):
 
 
 def test_a_dimension_that_every_estimator_refused_gets_its_reasons_and_no_figure(fake_study):
-    records = fake_study(num_trials=1, opened=False)
-    refused = {"two_nn": "all windows are alike"}
-    nothing = {"estimates": {}, "consensus": None, "mean": None, "interval": None, "seconds": {}, "others": {}}
-    records.append("dimension", representation="kmers", refused=refused, **nothing)
-    assert figures.dimension_evidence(records.read()) is None
-    assert "all windows are alike" in page_of(records)
+    records = fake_study(num_trials=0, opened=False)
+    reason = "all <b>windows</b> are alike"
+    records.append("dimension", **{**refused(records.read().last("dimension"), reason), "others": {}})
+    html = page_of(records)
+    assert "lPCA, TwoNN refused: all &lt;b&gt;windows&lt;/b&gt; are alike" in html
+    assert "Every estimator refused." in html
+    assert html.count("<svg") == 1, "the comparison with the baseline only"
+
+
+def refused(found: dict, reason: str) -> dict:
+    """The event as it is where no estimator answers."""
+    nothing = {"estimates": {}, "spread": {}, "consensus": None, "mean": None, "interval": None, "curve": None}
+    kept = {key: value for key, value in found.items() if key not in ("event", "time")}
+    return kept | nothing | {"refused": {"lPCA": reason, "TwoNN": reason}, "seconds": {}, "points": {}}
+
+
+def test_a_record_of_an_earlier_version_gets_a_page(fake_study):
+    records = fake_study(num_trials=0, opened=False)
+    newer = ("event", "time", "input", "spread", "points", "curve", "others")
+    old = {key: value for key, value in records.read().last("dimension").items() if key not in newer}
+    records.append("dimension", **old, others={})
+    html = page_of(records)
+    assert html.count("<svg") == 2, "the baseline, the estimators"
+    assert '<td class="word">TwoNN</td><td>12.0</td>' in html
+
+
+def test_the_page_says_what_was_seeded_and_where_it_stood(fake_study):
+    html = page_of(fake_study())
+    assert "latent widths 16, 8: powers of two around the consensus 13.0." in html
+    assert "2 of the 4 trials with a validation R2 were seeded" in html
+
+
+def test_a_clamp_is_said(fake_study):
+    records = fake_study(num_trials=0, opened=False)
+    found = {key: value for key, value in records.read().last("dimension").items() if key not in ("event", "time")}
+    found["seeded"]["clamped"] = True
+    records.append("dimension", **found)
+    assert "latent widths 16, 8 (clamped)" in page_of(records)
+
+
+def test_the_benchmark_of_seeding_is_quoted_as_text(fake_study):
+    records = fake_study(num_trials=0, opened=False)
+    folder = records.folder.parent / "benchmarks"
+    folder.mkdir()
+    words = {"verdict": "No <i>gain</i>.", "command": "python -m b", "machine": "2 cores", "date": "2026-01-02"}
+    (folder / "seeding.json").write_text(json.dumps({"figures": {"trials": 3.0}, **words}))
+    html = page_of(records)
+    assert "No &lt;i&gt;gain&lt;/i&gt;." in html
+    for key in ("command", "machine", "date"):
+        assert words[key] in html
+
+
+def test_the_page_of_a_dimension_stands_alone_and_shows_its_evidence(fake_study, tmp_path):
+    found = fake_study().read().last("dimension")
+    found["others"]["<i>odd</i>"] = refused(found, "tied <script>")
+    path = write_dimension_page(found, tmp_path / "new" / "dimension.html")
+    html = path.read_text()
+    assert html.count("<svg") == 3
+    assert "from 3.1 (composition) to 13.0 (kmer3)" in html
+    assert "<td>10.0 to 15.0</td>" in html
+    assert "lPCA refused: needs more windows than dimensions" in html
+    assert "tied &lt;script&gt;" in html
+    assert "<h3>&lt;i&gt;odd&lt;/i&gt;</h3>" in html
+    assert "distances 1.5 s, resamples 2.5 s" in html
+    assert not {"script", "i", "img", "iframe"} & {tag for tag, _ in Elements(html).found}
+    assert [path] == list(path.parent.iterdir())
 
 
 def test_a_page_of_many_trials_is_made_within_seconds(fake_study):
@@ -208,13 +271,17 @@ def test_a_page_of_many_trials_is_made_within_seconds(fake_study):
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_is_no_wider_than_a_phone_or_a_desktop_window(fake_study, tmp_path):
-    page = escape(page_of(fake_study()))
-    widths = (390, 1200)
-    frames = "".join(f'<iframe srcdoc="{page}" style="width:{width}px;border:0"></iframe>' for width in widths)
+    records = fake_study()
+    alone = write_dimension_page(records.read().last("dimension"), tmp_path / "dimension.html").read_text()
+    frames = "".join(
+        f'<iframe srcdoc="{escape(page)}" style="width:{width}px;border:0"></iframe>'
+        for page in (page_of(records), alone)
+        for width in (390, 1200)
+    )
     excess = "({contentDocument: {documentElement: root}}) => root.scrollWidth - root.clientWidth"
     measure = f"[...document.querySelectorAll('iframe')].map({excess}).join()"
     around = tmp_path / "around.html"
     around.write_text(f"{frames}<script>onload = () => document.title = {measure}</script>")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", around.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "<title>0,0</title>" in shown
+    assert "<title>0,0,0,0</title>" in shown

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
+from raystudy.models.build import count_parameters
 from raystudy.report.table import report_json
 from raystudy.search.policy import Origin, SearchPolicy
 from raystudy.study.spec import StudySpec, parse_spec
@@ -157,3 +158,51 @@ def test_a_driver_killed_between_recording_an_infeasible_trial_and_closing_it_cl
     closed = records.read_trial("t0000")
     assert closed.state is TrialState.INFEASIBLE
     assert "half-life" in str(closed.reason)
+
+
+WIDTHS = {"latent_dim": {"kind": "pow2", "low": 8, "high": 64}}
+
+
+def parameters_of(width: int) -> int:
+    model, _ = make_spec(search=WIDTHS).configure({"latent_dim": width})
+    return count_parameters(model)
+
+
+def test_a_network_with_too_many_parameters_is_infeasible_and_not_trained(records: Records) -> None:
+    most = parameters_of(16)
+    limited = {"trials": 10, "minutes": 10, "parameters": most}
+    ran = run_all(open_policy(records, search=WIDTHS, budget=limited))
+
+    trials = records.read().trials
+    assert len(trials) == 10
+    assert {trial.config["latent_dim"] for trial in ran} == {8, 16}
+    refused = [trial for trial in trials if trial.config["latent_dim"] > 16]
+    assert refused
+    assert {trial.id for trial in ran} == {trial.id for trial in trials} - {trial.id for trial in refused}
+    for trial in refused:
+        number = parameters_of(trial.config["latent_dim"])
+        assert trial.state is TrialState.INFEASIBLE
+        assert trial.parameters == number
+        assert trial.reason == f"{number:,} parameters, and `budget.parameters` allows {most:,}"
+        assert trial.epochs == []
+
+
+def test_as_many_parameters_as_allowed_are_not_too_many(records: Records) -> None:
+    policy = open_policy(records, search=WIDTHS, budget={"trials": 2, "minutes": 10, "parameters": parameters_of(32)})
+    for width in (32, 64):
+        policy.enqueue({"latent_dim": width}, Origin("seeded"))
+    run_all(policy)
+
+    assert [(trial.config["latent_dim"], trial.state) for trial in records.read().trials] == [
+        (32, TrialState.COMPLETE),
+        (64, TrialState.INFEASIBLE),
+    ]
+
+
+def test_a_trial_that_became_too_large_is_not_taken_up_again(records: Records) -> None:
+    search = {"latent_dim": {"kind": "pow2", "low": 64, "high": 64}}
+    assert open_policy(records, search=search).ask() is not None
+
+    limited = {"trials": 12, "minutes": 10, "parameters": 100}
+    assert open_policy(records, search=search, budget=limited).ask() is None
+    assert {trial.state for trial in records.read().trials} == {TrialState.INFEASIBLE}

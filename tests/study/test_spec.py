@@ -36,6 +36,7 @@ def test_every_shipped_study_file_is_valid(path: Path) -> None:
         ("training.epoch", "epochs"),
         ("resources.worker", "workers"),
         ("budget.minute", "minutes"),
+        ("budget.parameter", "parameters"),
         ("tracking.url", "uri"),
         ("search.latent_dim.hihg", "high"),
         ("search.encoder.choice", "choices"),
@@ -69,7 +70,7 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known_one(study: dict[st
 def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
     message = refusal(changed("budget.zzz", 1))
 
-    assert "unknown key `budget.zzz`; known are minutes, trials" in message
+    assert "unknown key `budget.zzz`; known are minutes, parameters, trials" in message
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,8 @@ def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
         ("budget.trials", -3, ["`budget.trials`", "greater than or equal to 1", "-3"]),
         ("budget.minutes", -1.5, ["`budget.minutes`", "greater than 0", "-1.5"]),
         ("budget.minutes", float("inf"), ["`budget.minutes`", "finite"]),
+        ("budget.parameters", 0, ["`budget.parameters`", "greater than or equal to 1", "0"]),
+        ("budget.parameters", 1.5, ["`budget.parameters`", "integer", "1.5"]),
         ("training.weight_decay", float("inf"), ["`training.weight_decay`", "finite"]),
         ("training.epochs", 0, ["`training.epochs`", "greater than or equal to 1", "0"]),
         ("split.by", "chromosom", ["`split.by`", "'chromosome'", "'chromosom'"]),
@@ -128,6 +131,11 @@ def test_data_is_a_source_or_a_path_and_not_both(data: dict[str, Any]) -> None:
     message = refusal({**STUDY, "data": data})
 
     assert "`data`: give either `source` or `path`, not both and not neither" in message
+
+
+def test_a_study_may_limit_the_parameters_of_a_trial_and_need_not() -> None:
+    assert parse_spec(STUDY).budget.parameters is None
+    assert parse_spec(changed("budget.parameters", 250_000)).budget.parameters == 250_000
 
 
 def test_a_missing_section_is_named() -> None:
@@ -244,3 +252,8 @@ def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_text("1: a\nname: b\nbudget: {trials: 1, minutes: 1}\ndata: {source: yeast}\n")
     with pytest.raises(SpecError, match="1"):
         load_spec(path)
+
+
+def test_a_study_cannot_take_the_name_of_a_folder_beside_it() -> None:
+    with pytest.raises(SpecError, match=r"`name` 'data' is a folder of raystudy's own"):
+        parse_spec(STUDY | {"name": "data"})

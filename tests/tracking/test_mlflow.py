@@ -125,6 +125,50 @@ def test_test_numbers_and_files_stand_on_the_finalist_only(fake_study, studies):
     assert (studies / "mlartifacts" / "fake").is_dir()
 
 
+def dimension_tags(run: dict) -> dict[str, str]:
+    start = "raystudy.dimension."
+    return {key.removeprefix(start): value for key, value in run["tags"].items() if key.startswith(start)}
+
+
+def test_the_parent_run_says_what_the_search_was_seeded_from(fake_study, studies):
+    records = fake_study(num_trials=1, opened=False)
+    MlflowMirror(None, records).sync(records.read())
+    runs = everything(studies)
+    assert dimension_tags(runs["study"]) == {
+        "representation": "kmer3",
+        "input": "dna",
+        "consensus": "13.0",
+        "interval": "[11.0,17.0]",
+        "estimates": '{"TwoNN":12.0,"MLE":14.0,"correlation_integral":13.0}',
+        "seeded_widths": "[16,8]",
+        "note": "powers of two around the consensus 13.0",
+    }
+    assert dimension_tags(runs["t0000"]) == {}
+
+
+def test_a_study_that_was_not_seeded_has_no_tags_of_a_dimension(studies):
+    records = Records(studies / "fake")
+    records.append("session_started")
+    MlflowMirror(None, records).sync(records.read())
+    assert dimension_tags(everything(studies)["study"]) == {}
+
+
+def test_a_dimension_that_everything_refused_is_tagged_without_a_value(studies):
+    records = Records(studies / "fake")
+    records.append("session_started")
+    seeded = {"widths": [16], "clamped": True, "provenance": {"note": "every estimator refused"}}
+    found = {"representation": "kmer3", "input": "dna", "estimates": {}, "consensus": None, "interval": None}
+    records.append("dimension", **found, seeded=seeded)
+    MlflowMirror(None, records).sync(records.read())
+    assert dimension_tags(everything(studies)["study"]) == {
+        "representation": "kmer3",
+        "input": "dna",
+        "estimates": "{}",
+        "seeded_widths": "[16]",
+        "note": "every estimator refused",
+    }
+
+
 def test_no_run_has_more_than_fifteen_scalar_keys(fake_study, studies):
     records = fake_study()
     records.append("baseline", name="gbm", valid_r2=0.4, valid_pearson_r2=0.4, seconds=1.0)
