@@ -4,10 +4,11 @@ Both arms of a replicate are the package's own search, with the yeast study's sp
 and the same surface; the seeded one first tries the latent widths that the estimated dimension proposes, and 16. What
 is counted: trials until the best so far reaches 95 % of the best that there is.
 
-Nobody knows how the best width relates to the estimate, so three simulated worlds are reported apart and never pooled:
+Nobody knows how the best width relates to the estimate, so simulated worlds are reported apart and never pooled:
 ``informed`` (the best width is where the estimate says, so any help is by construction, and the question is how much),
-``unrelated`` and ``misleading`` (what it costs where the estimate says nothing, and where it is wrong). Then a real
-one: short trainings on yeast, if its data is prepared. There 95 % is of the best that either arm found.
+``unrelated`` and ``misleading`` (what it costs where the estimate says nothing, and where it is wrong), the first and
+the last also ``steep``, where the width matters more. Then a real one: short trainings on yeast, if its data is
+prepared. There 95 % is of the best that either arm found.
 """
 
 from __future__ import annotations
@@ -184,6 +185,8 @@ def verdict(found: dict[str, dict[str, float]], skipped: str | None) -> str:
         "informed": "on simulated surfaces whose best width lies at the estimate (built in favour of seeding)",
         "unrelated": "where it has nothing to do with the estimate",
         "misleading": "where it lies at the end of the space that is further from the estimate",
+        "informed_steep": "where it lies at the estimate and an octave off costs 20 % instead of 5 %",
+        "misleading_steep": "where it lies at the far end and an octave off costs 20 %",
         "real": "in small real trainings (of the best of both arms; an interval of few replicates is too narrow)",
     }
     parts = [f"{where[name]}, {_said(figures)}" for name, figures in found.items()]

@@ -137,7 +137,8 @@ def test_the_dimension_of_window_and_protein_together(dimension: Callable[..., A
         assert one["num_points"] + one["num_duplicates"] == 120
         assert one["estimates"].keys() | one["refused"].keys() == {"correlation_integral", "TwoNN", "MLE", "lPCA"}
     page = Path(found["page"])
-    assert page == tmp_path / "studies/dimension/synthetic-kmer3-both.html"
+    assert page.parent == tmp_path / "studies/dimension"
+    assert page.name.startswith("synthetic-kmer3-both-")
     text = page.read_text()
     assert text.lower().startswith("<!doctype html>")
     assert "kmer3" in text

@@ -95,7 +95,10 @@ def test_worlds_of_a_replicate_differ_by_where_the_best_width_lies_only(spec: St
     off = {kind: [] for kind in KINDS}
     for replicate in range(30):
         worlds = {kind: World.draw(kind, replicate, spec) for kind in KINDS}
-        assert len({replace(world, log2_width=0.0) for world in worlds.values()}) == 1
+        assert len({replace(world, log2_width=0.0, width_octaves=1.0) for world in worlds.values()}) == 1
+        for kind in ("informed", "misleading"):
+            assert worlds[kind].log2_width == worlds[f"{kind}_steep"].log2_width
+            assert worlds[kind].width_octaves == 2 * worlds[f"{kind}_steep"].width_octaves
         for kind, world in worlds.items():
             assert 3 <= world.log2_width <= 7
             off[kind].append(abs(world.log2_width - math.log2(world.estimate)))
