@@ -2,7 +2,12 @@
 
 ``full``: every pair of 16,000 windows of 10,500 bp, and all estimators with their resamples. ``counter``: our count of
 near pairs against scikit-dimension's CorrInt at the same two radii. ``manifolds``: every estimator, the consensus and
-its interval on clouds of known dimension, over 20 seeds.
+its interval on clouds of known dimension, over 20 seeds; dimensions of 20 and more are there to show where it fails.
+
+With ``--json``, one flat object: ``full_...`` and ``counter_...`` as in their tables, and of each manifold
+``..._consensus`` (mean), ``..._consensus_sd``, ``..._largest_error`` (of the consensus, as a share of the truth) and
+``..._covered`` (in what share of the seeds the interval held the truth), all over the seeds that were answered and null
+where none was, and ``..._refused`` (how many were not).
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated
 
@@ -23,11 +28,15 @@ from rich.table import Table
 
 from raystudy.dimension.clouds import RealCloud, SymbolCloud
 from raystudy.dimension.consensus import DimensionEstimate, estimate
-from raystudy.dimension.estimators import FAST
+from raystudy.dimension.estimators import FAST, MIN_POINTS
 from raystudy.dimension.pairs import measure_pairs
 
 Floats = NDArray[np.float64]
-Figures = dict[str, float]
+Figures = dict[str, float | None]
+"""None where the points were refused."""
+NUM_COLUMNS = 4
+"""Manifolds that one table of estimators shows beside each other."""
+TABLE_WIDTH = 120
 err = Console(stderr=True)
 
 
@@ -38,8 +47,8 @@ class Part(StrEnum):
 
 
 def linear(rng: np.random.Generator, dimension: int, num_points: int) -> Floats:
-    """A Gaussian cloud in a flat subspace of 20 dimensions."""
-    return rng.normal(size=(num_points, dimension)) @ rng.normal(size=(dimension, 20))
+    """A Gaussian cloud in a flat subspace of 20 dimensions, or twice its own where that is more."""
+    return rng.normal(size=(num_points, dimension)) @ rng.normal(size=(dimension, max(20, 2 * dimension)))
 
 
 def sphere(rng: np.random.Generator, dimension: int, num_points: int) -> Floats:
@@ -63,6 +72,9 @@ def swiss_roll(rng: np.random.Generator, dimension: int, num_points: int) -> Flo
 MANIFOLDS: dict[str, tuple[Callable[[np.random.Generator, int, int], Floats], int]] = {
     "linear_5": (linear, 5),
     "linear_10": (linear, 10),
+    "linear_20": (linear, 20),
+    "linear_40": (linear, 40),
+    "linear_100": (linear, 100),
     "sphere_5": (sphere, 5),
     "curved_10": (curved, 10),
     "swiss_roll_2": (swiss_roll, 2),
@@ -89,7 +101,7 @@ def measure_full(num_windows: int, length: int) -> Figures:
         "pairs_seconds": found.seconds["distances"],
         "seconds": time.perf_counter() - started,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "correlation_integral": found.estimates.get("correlation_integral", -1.0),
+        "correlation_integral": found.estimates.get("correlation_integral"),
     }
 
 
@@ -120,64 +132,80 @@ def measure_counter(num_windows: int, length: int) -> Figures:
     }
 
 
-def measure_manifolds(num_points: int, num_seeds: int) -> tuple[Figures, Table]:
-    table = Table("estimator", *MANIFOLDS, title=f"{num_points} points, {num_seeds} seeds: mean ± standard deviation")
+def measure_manifolds(num_points: int, num_seeds: int) -> dict[str, list[DimensionEstimate]]:
+    """What is found on each manifold, seed by seed."""
     found: dict[str, list[DimensionEstimate]] = {}
     for name, (make, dimension) in MANIFOLDS.items():
         found[name] = []
         for seed in track(range(num_seeds), description=name, console=err, disable=not err.is_terminal):
             cloud = RealCloud(make(np.random.default_rng(seed), dimension, num_points))
             found[name].append(estimate(cloud, seed=seed))
-    for estimator in FAST:
-        values = [[one.estimates.get(estimator) for one in ones] for ones in found.values()]
-        table.add_row(estimator, *(_spread(of_one) for of_one in values))
-    table.add_section()
-    table.add_row("consensus", *(_spread([one.consensus for one in ones]) for ones in found.values()))
-    figures: Figures = {}
-    covered, within = [], []
-    for name, ones in found.items():
-        truth = MANIFOLDS[name][1]
-        errors = [abs((one.consensus or 0) / truth - 1) for one in ones]
-        covers = [one.interval is not None and one.interval[0] <= truth <= one.interval[1] for one in ones]
-        covered.append(f"{sum(covers)} of {num_seeds}")
-        within.append(f"{max(errors):.0%}")
-        figures |= {
-            f"{name}_consensus": float(np.mean([one.consensus or 0 for one in ones])),
-            f"{name}_largest_error": max(errors),
-            f"{name}_covered": sum(covers) / num_seeds,
-        }
-    table.add_row("largest error of the consensus", *within)
-    table.add_row("interval holds the truth", *covered)
-    return figures, table
+    return found
+
+
+def consensus_figures(truth: int, ones: list[DimensionEstimate]) -> Figures:
+    """How right the consensus and its interval are on one manifold, over the seeds that were answered."""
+    values = [one.consensus for one in ones if one.consensus is not None]
+    holds = [one.interval[0] <= truth <= one.interval[1] for one in ones if one.interval is not None]
+    return {
+        "consensus": float(np.mean(values)) if values else None,
+        "consensus_sd": float(np.std(values)) if values else None,
+        "largest_error": max(abs(value / truth - 1) for value in values) if values else None,
+        "covered": float(np.mean(holds)) if holds else None,
+        "refused": len(ones) - len(values),
+    }
+
+
+def consensus_table(figures: dict[str, Figures], title: str) -> Table:
+    table = Table(
+        "manifold", "truth", "consensus", "± sd", "largest error", "interval holds it", "refused", title=title
+    )
+    formats = {"consensus": ".2f", "consensus_sd": ".2f", "largest_error": ".0%", "covered": ".0%", "refused": "d"}
+    for name, row in figures.items():
+        shown = ("-" if (value := row[key]) is None else format(value, how) for key, how in formats.items())
+        table.add_row(name, str(MANIFOLDS[name][1]), *shown)
+    return table
+
+
+def estimator_tables(found: dict[str, list[DimensionEstimate]]) -> Iterator[Table]:
+    names = list(found)
+    for first in range(0, len(names), NUM_COLUMNS):
+        columns = names[first : first + NUM_COLUMNS]
+        table = Table("estimator", *columns, title="mean ± standard deviation (seeds that were refused)")
+        for estimator in FAST:
+            table.add_row(estimator, *(_spread([one.estimates.get(estimator) for one in found[of]]) for of in columns))
+        yield table
 
 
 def _spread(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     text = f"{np.mean(known):.2f} ± {np.std(known):.2f}" if known else "-"
-    return text + (f" ({len(values) - len(known)} refused)" if len(known) < len(values) else "")
+    return text + (f" ({len(values) - len(known)})" if len(known) < len(values) else "")
 
 
 def main(
     part: Annotated[list[Part] | None, typer.Option(help="What to measure; everything by default.")] = None,
-    full_windows: Annotated[int, typer.Option(help="Windows of the full size.")] = 16_000,
-    counter_windows: Annotated[int, typer.Option(help="Windows of the comparison.")] = 8_000,
+    full_windows: Annotated[int, typer.Option(min=MIN_POINTS, help="Windows of the full size.")] = 16_000,
+    counter_windows: Annotated[int, typer.Option(min=MIN_POINTS, help="Windows of the comparison.")] = 8_000,
     counter_bp: Annotated[int, typer.Option(help="Their length.")] = 1_500,
-    points: Annotated[int, typer.Option(help="Points of a manifold.")] = 1_000,
-    seeds: Annotated[int, typer.Option(help="Clouds of each manifold.")] = 20,
+    points: Annotated[int, typer.Option(min=MIN_POINTS, help="Points of a manifold.")] = 1_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Clouds of each manifold.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document on stdout.")] = False,
 ) -> None:
     """Measure, in an order that keeps the peak memory of the full size its own."""
     wanted = part or list(Part)
     figures: Figures = {}
     console = Console(stderr=as_json)
+    console.width = max(console.width, TABLE_WIDTH)
     if Part.FULL in wanted:
         figures |= _shown("full", measure_full(full_windows, 10_500), console)
     if Part.COUNTER in wanted:
         figures |= _shown("counter", measure_counter(counter_windows, counter_bp), console)
     if Part.MANIFOLDS in wanted:
-        of_manifolds, table = measure_manifolds(points, seeds)
-        console.print(table)
-        figures |= of_manifolds
+        found = measure_manifolds(points, seeds)
+        rows = {name: consensus_figures(MANIFOLDS[name][1], ones) for name, ones in found.items()}
+        console.print(consensus_table(rows, f"{points} points, {seeds} seeds"), *estimator_tables(found))
+        figures |= {f"{name}_{key}": value for name, row in rows.items() for key, value in row.items()}
     if as_json:
         print(json.dumps(figures, allow_nan=False))
 
@@ -185,7 +213,9 @@ def main(
 def _shown(name: str, figures: Figures, console: Console) -> Figures:
     table = Table(name, "")
     for key, value in figures.items():
-        table.add_row(key, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
+        table.add_row(
+            key, "refused" if value is None else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+        )
     console.print(table)
     return {f"{name}_{key}": value for key, value in figures.items()}
 

@@ -6,9 +6,9 @@ is counted: trials until the best so far reaches 95 % of the best that there is.
 
 Nobody knows how the best width relates to the estimate, so simulated worlds are reported apart and never pooled:
 ``informed`` (the best width is where the estimate says, so any help is by construction, and the question is how much),
-``unrelated`` and ``misleading`` (what it costs where the estimate says nothing, and where it is wrong), the first and
-the last also ``steep``, where the width matters more. Then a real one: short trainings on yeast, if its data is
-prepared. There 95 % is of the best that either arm found.
+``unrelated`` and ``misleading`` (what it costs where the estimate says nothing, and where it is wrong). Each is there
+twice: gentle, where the width hardly matters by construction, and ``steep``, where it does. Then a real one: short
+trainings on yeast, if its data is prepared. There 95 % is of the best that either arm found.
 """
 
 from __future__ import annotations
@@ -30,18 +30,24 @@ import numpy as np
 import torch
 import typer
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from scipy import stats
 
 from benchmarks.surfaces import (
     KINDS,
     SMALL_STUDY,
+    STEEP_WIDTH_OCTAVES,
+    WIDTH_OCTAVES,
     Kind,
     Surface,
     Training,
     World,
     measured_estimate,
+    octave_cost,
     planted_estimate,
     widths_of,
 )
@@ -57,7 +63,10 @@ STUDY = Path(__file__).parents[1] / DEFAULT_STUDY
 REPLICATES = {"simulated": 40, "real": 6}
 TRIALS = {"simulated": 24, "real": 12}
 NEAR = 0.95
-RESAMPLES = 10_000
+CONFIDENCE = 0.95
+MIN_CLAIM_REPLICATES = 10
+"""Of fewer, the differences' own distribution decides how true the interval is, and nobody can see it."""
+TABLE_WIDTH = 120
 Part = Literal["simulated", "real", "both"]
 
 
@@ -67,7 +76,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class Pair:
-    """One replicate: what each trial was worth, in their order, with and without seeding."""
+    """One replicate: what each trial was worth (-inf if it failed), in their order, with and without seeding."""
 
     seeded: list[float]
     unseeded: list[float]
@@ -84,24 +93,30 @@ class Pair:
         return trials_until(self.seeded, enough), trials_until(self.unseeded, enough)
 
     @property
-    def best_r2(self) -> tuple[float, float]:
-        return max(self.seeded), max(self.unseeded)
+    def best_r2(self) -> tuple[float, float] | None:
+        """The best of each arm; None where every trial of one failed, which leaves nothing to compare."""
+        best = max(self.seeded), max(self.unseeded)
+        return best if all(map(math.isfinite, best)) else None
 
 
 def trials_until(worths: Sequence[float], enough: float) -> int:
     """How many trials it took until one was worth ``enough``; one more than there were where none was."""
-    return next((number for number, worth in enumerate(worths, start=1) if worth >= enough), len(worths) + 1)
+    reached = (number for number, worth in enumerate(worths, start=1) if math.isfinite(worth) and worth >= enough)
+    return next(reached, len(worths) + 1)
 
 
-def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean difference: replicates are resampled, as Efron & Tibshirani 1993, ch. 13.
+def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of paired differences, by Student's t of n - 1 degrees of freedom; None where n < 2.
 
-    Of a handful of replicates it is too narrow, and never wider than their range.
+    Right for few replicates, where a percentile bootstrap is too narrow and never wider than their range: t knows that
+    a standard deviation of few values is itself uncertain. It takes the differences for about normal.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    num = len(differences)
+    if num < 2:
+        return None
+    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1)) * deviation / math.sqrt(num)
+    return mean - reach, mean + reach
 
 
 def search(spec: StudySpec, surface: Surface, widths: Sequence[int]) -> list[float]:
@@ -158,53 +173,79 @@ def real(folder: Path, replicate: int) -> Pair:
 
 
 def compare(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Means of each arm, their paired difference (seeded - unseeded) with its interval, and who never got there."""
-    found: dict[str, float] = {"replicates": float(len(pairs)), "budget": float(len(pairs[0].seeded))}
-    for name, values in (
-        ("trials", np.array([pair.num_trials for pair in pairs], dtype=np.float64)),
-        ("best_r2", np.array([pair.best_r2 for pair in pairs])),
-    ):
-        differences = values[:, 0] - values[:, 1]
-        low, high = paired_interval(differences.tolist())
-        found |= {
-            f"{name}_seeded": float(values[:, 0].mean()),
-            f"{name}_unseeded": float(values[:, 1].mean()),
-            f"{name}_difference": float(differences.mean()),
-            f"{name}_difference_low": low,
-            f"{name}_difference_high": high,
-        }
+    """Means of each arm, their paired difference (seeded - unseeded) with its interval, and who never got there.
+
+    ``..._low`` and ``..._high`` are missing where there is no interval, and ``best_r2_...`` where no pair has two
+    values; ``best_r2_left_out`` counts the pairs that have not.
+    """
+    trials = np.array([pair.num_trials for pair in pairs], dtype=np.float64)
+    best = [pair.best_r2 for pair in pairs if pair.best_r2 is not None]
+    budget = len(pairs[0].seeded)
+    never = (trials > budget).sum(axis=0)
+    found = {"replicates": float(len(pairs)), "budget": float(budget)}
+    found |= _paired("trials", trials) | (_paired("best_r2", np.array(best)) if best else {})
     if estimates := [pair.estimate for pair in pairs if pair.estimate is not None]:
         found |= {"estimate_smallest": min(estimates), "estimate_largest": max(estimates)}
-    never = np.array([pair.num_trials for pair in pairs]) > len(pairs[0].seeded)
-    return found | {"never_seeded": float(never[:, 0].sum()), "never_unseeded": float(never[:, 1].sum())}
-
-
-def verdict(found: dict[str, dict[str, float]], skipped: str | None) -> str:
-    """One sentence with every number that it rests on."""
-    where = {
-        "informed": "on simulated surfaces whose best width lies at the estimate (built in favour of seeding)",
-        "unrelated": "where it has nothing to do with the estimate",
-        "misleading": "where it lies at the end of the space that is further from the estimate",
-        "informed_steep": "where it lies at the estimate and an octave off costs 20 % instead of 5 %",
-        "misleading_steep": "where it lies at the far end and an octave off costs 20 %",
-        "real": "in small real trainings (of the best of both arms; an interval of few replicates is too narrow)",
+    return found | {
+        "best_r2_left_out": float(len(pairs) - len(best)),
+        "never_seeded": float(never[0]),
+        "never_unseeded": float(never[1]),
     }
+
+
+def _paired(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    differences = values[:, 0] - values[:, 1]
+    found = {
+        f"{name}_seeded": float(values[:, 0].mean()),
+        f"{name}_unseeded": float(values[:, 1].mean()),
+        f"{name}_difference": float(differences.mean()),
+    }
+    if interval := paired_interval(differences.tolist()):
+        found |= {f"{name}_difference_low": interval[0], f"{name}_difference_high": interval[1]}
+    return found
+
+
+def verdict(found: dict[str, dict[str, float]], missing: Sequence[str] = ()) -> str:
+    """One sentence with every number that it rests on, and what is ``missing``."""
+    places = {
+        "informed": "lies at the estimate (built in favour of seeding)",
+        "unrelated": "has nothing to do with the estimate",
+        "misleading": "lies at the end of the space that is further from the estimate",
+    }
+    gentle, steep = (f"an octave off costs {octave_cost(of):.0%}" for of in (WIDTH_OCTAVES, STEEP_WIDTH_OCTAVES))
+    where = {"real": "in small real trainings (of the best of both arms)"}
+    for kind, place in places.items():
+        where[kind] = f"simulated, the best width {place} and hardly matters by construction ({gentle})"
+        where[f"{kind}_steep"] = f"simulated, the best width {place} and matters ({steep})"
     parts = [f"{where[name]}, {_said(figures)}" for name, figures in found.items()]
-    if skipped:
-        parts.append(f"the small real study was not run ({skipped})")
     counted = f"Trials until {NEAR:.0%} of the best validation R2, with widths seeded from the intrinsic dimension"
-    return f"{counted} against without (95 % intervals): {'; '.join(parts)}."
+    return f"{counted} against without ({CONFIDENCE:.0%} paired t intervals): {'; '.join([*parts, *missing])}."
 
 
 def _said(figures: dict[str, float]) -> str:
-    low, high = figures["trials_difference_low"], figures["trials_difference_high"]
-    change = "no difference shown" if low <= 0 <= high else "fewer" if high < 0 else "more"
+    low, high = figures.get("trials_difference_low"), figures.get("trials_difference_high")
+    replicates = f"{figures['replicates']:.0f} replicate{'s' * (figures['replicates'] != 1)}"
+    if low is None or high is None or figures["replicates"] < MIN_CLAIM_REPLICATES:
+        change = f"{replicates} {'is' if figures['replicates'] == 1 else 'are'} too few for a claim"
+    else:
+        change = "no difference shown" if low <= 0 <= high else "fewer" if high < 0 else "more"
     reached = " and ".join(f"{figures[f'never_{arm}']:.0f}" for arm in ("seeded", "unseeded"))
+    left_out = figures["best_r2_left_out"]
     return (
         f"{change}: {figures['trials_seeded']:.1f} against {figures['trials_unseeded']:.1f} "
-        f"({figures['trials_difference']:+.1f} [{low:+.1f}, {high:+.1f}]; {figures['replicates']:.0f} replicates, of "
-        f"which {reached} never got there in {figures['budget']:.0f} trials and count as {figures['budget'] + 1:.0f})"
+        f"({_span(figures, 'trials', 1)}; {replicates}, of which {reached} never got there in "
+        f"{figures['budget']:.0f} trials and count as {figures['budget'] + 1:.0f}"
+        + (f"; the best R2 is not compared in {left_out:.0f}, where every trial of an arm failed)" if left_out else ")")
     )
+
+
+def _span(figures: dict[str, float], name: str, digits: int) -> str:
+    """The difference, with its interval where it has one."""
+    if f"{name}_difference" not in figures:
+        return "-"
+    ends = [figures[key] for end in ("low", "high") if (key := f"{name}_difference_{end}") in figures]
+    interval = ", ".join(f"{end:+.{digits}f}" for end in ends) or "no interval"
+    return f"{figures[f'{name}_difference']:+.{digits}f} [{interval}]"
 
 
 def _each(one: Callable[[int], Pair], replicates: int, jobs: int, name: str) -> list[Pair]:
@@ -228,17 +269,15 @@ class _Here:
 
 
 def _table(found: dict[str, dict[str, float]]) -> Table:
-    title = f"Trials until {NEAR:.0%} of the best R2, paired differences with 95 % intervals"
+    title = f"Trials until {NEAR:.0%} of the best R2, paired differences with {CONFIDENCE:.0%} intervals"
     table = Table("surface", "seeded", "unseeded", "difference", "never reached", "difference of best R2", title=title)
     for name, figures in found.items():
-        spans = [
-            f"{figures[f'{of}_difference']:+.{digits}f} "
-            f"[{figures[f'{of}_difference_low']:+.{digits}f}, {figures[f'{of}_difference_high']:+.{digits}f}]"
-            for of, digits in (("trials", 1), ("best_r2", 4))
-        ]
         means = [f"{figures[f'trials_{arm}']:.1f}" for arm in ("seeded", "unseeded")]
+        trials, best_r2 = (escape(_span(figures, of, digits)) for of, digits in (("trials", 1), ("best_r2", 4)))
         never = f"{figures['never_seeded']:.0f} / {figures['never_unseeded']:.0f} of {figures['replicates']:.0f}"
-        table.add_row(name, *means, spans[0].replace("[", r"\["), never, spans[1].replace("[", r"\["))
+        if left_out := figures["best_r2_left_out"]:
+            best_r2 += f" ({left_out:.0f} left out)"
+        table.add_row(name, *means, trials, never, best_r2)
     return table
 
 
@@ -261,35 +300,48 @@ def main(
     if skipped and part != "simulated" and (data or part == "real"):
         raise typer.BadParameter(skipped, param_hint="--data")
     counts = REPLICATES if replicates is None else dict.fromkeys(REPLICATES, replicates)
-    found: dict[str, dict[str, float]] = {}
-
-    def measure(name: str, one: Callable[[int], Pair], num_replicates: int) -> None:
-        started = time.perf_counter()
-        pairs = _each(one, num_replicates, jobs, name)
-        found[name] = compare(pairs) | {"seconds": time.perf_counter() - started}
-
+    surfaces: dict[str, Callable[[int], Pair]] = {}
     if part != "real":
-        for kind in KINDS:
-            measure(kind, partial(simulated, kind), counts["simulated"])
+        surfaces |= {kind: partial(simulated, kind) for kind in KINDS}
     if part != "simulated" and not skipped:
-        measure("real", partial(real, folder), counts["real"])
-
-    figures = {f"{name}_{figure}": value for name, row in found.items() for figure, value in row.items()}
+        surfaces["real"] = partial(real, folder)
     options = "".join(f" {flag} {value}" for flag, value in (("--replicates", replicates), ("--data", data)) if value)
+    told = f"python -m benchmarks.seeding --part {part} --jobs {jobs}{options}"
+    never_run = [f"the small real study was not run ({skipped})"] if skipped and part != "simulated" else []
+    out = out or studies_folder() / "benchmarks" / "seeding.json"
+
+    found: dict[str, dict[str, float]] = {}
+    for name, one in surfaces.items():
+        started = time.perf_counter()
+        pairs = _each(one, counts["real" if name == "real" else "simulated"], jobs, name)
+        found[name] = compare(pairs) | {"seconds": time.perf_counter() - started}
+        to_come = [f"{other} was not finished when this was written" for other in surfaces if other not in found]
+        _write(out, found, verdict(found, [*to_come, *never_run]), told)
+    if as_json:
+        typer.echo(json.dumps(_flat(found), allow_nan=False))
+    else:
+        console = Console()
+        console.width = max(console.width, TABLE_WIDTH)
+        console.print(_table(found), escape(verdict(found, never_run)))
+
+
+def _write(out: Path, found: dict[str, dict[str, float]], said: str, told: str) -> None:
+    """After each surface anew, so that a run that is stopped loses only the one it was at."""
     document = {
-        "figures": figures,
-        "verdict": verdict(found, skipped if part != "simulated" else None),
+        "figures": _flat(found),
+        "verdict": said,
         "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python -m benchmarks.seeding --part {part} --jobs {jobs}{options}",
+        "command": told,
     }
-    out = out or studies_folder() / "benchmarks" / "seeding.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1, allow_nan=False))
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        Console().print(_table(found), document["verdict"])
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    unfinished.write_text(json.dumps(document, indent=1, allow_nan=False))
+    unfinished.replace(out)
+
+
+def _flat(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{name}_{figure}": value for name, row in found.items() for figure, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ def prepare(
 @app.command()
 def dimension(
     data: Annotated[Path, typer.Argument(help="A folder that `raystudy prepare` wrote.")],
-    representation: Annotated[str, typer.Option(help="kmer3, kmer4, onehot, composition or embedding.")] = "kmer3",
+    representation: Annotated[
+        str | None, typer.Option(help="kmer3 (the default), kmer4, onehot, composition or embedding.")
+    ] = None,
     input: Annotated[
         str | None, typer.Option(help="dna, protein or both; dna by default, protein for the composition.")
     ] = None,
@@ -68,7 +70,7 @@ def dimension(
         list[str] | None, typer.Option(help="A slow estimator to ask too (ESS, DANCo, PH): about a minute each.")
     ] = None,
     window_bp: Annotated[
-        tuple[int, int] | None, typer.Option(help="Bases up and down of the anchor; all that is stored by default.")
+        tuple[int, int] | None, typer.Option(help="Bases up and down of the anchor; 1000 500 by default.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +82,10 @@ def dimension(
     from raystudy.tune import studies_folder
 
     genes = Genes.open(data)
-    window = window_bp or (genes.anchor, genes.window_length - genes.anchor)
+    # Longer windows of neighbouring genes overlap, and what is measured then is how genes tile the genome.
+    window = window_bp or (min(1000, genes.anchor), min(500, genes.window_length - genes.anchor))
+    if embeddings and representation not in (None, "embedding"):
+        raise SpecError(f"`--embeddings` is for the representation embedding, but `--representation {representation}`")
     embedding = None if embeddings is None else _read_embedding(embeddings, genes)
     if also:
         err.print(f"{', '.join(also)}: slow, each may take a minute or more")
@@ -88,7 +93,7 @@ def dimension(
         found = dimension_of(
             genes,
             window,
-            representation,
+            representation or ("embedding" if embeddings else "kmer3"),
             input,
             embedding=embedding,
             also=also or (),
@@ -97,7 +102,11 @@ def dimension(
     made_of = canonical_hash([genes.hash, window, embedding and embedding.sha256])[:6]
     name = f"{genes.source}-{found['representation']}-{found['input']}-{made_of}.html"
     page = studies_folder() / "dimension" / name
-    found["page"] = str(write_dimension_page(found, page))
+    try:
+        found["page"] = str(write_dimension_page(found, page))
+    except OSError as error:  # the answer itself must not be lost with it
+        err.print(f"{page} cannot be written: {error.strerror}", soft_wrap=True)
+        found["page"] = None
     _answer(found, as_json, lambda: _print_dimension(found))
 
 
@@ -317,9 +326,11 @@ def _print_dimension(found: dict[str, Any]) -> None:
     for name, one in everything.items():
         for flag in one["flags"]:
             print(f"{name}: {flag}")
-        for estimator, reason in one["refused"].items():
-            print(f"{name}, {estimator} refused: {reason}")
-    print(f"curves and tables: {found['page']}")
+        for reason in dict.fromkeys(one["refused"].values()):
+            refused = ", ".join(estimator for estimator, why in one["refused"].items() if why == reason)
+            print(f"{name}, {refused} refused: {reason}")
+    if found["page"]:
+        print(f"curves and tables: {found['page']}")
 
 
 def _run(application: Callable[..., Any]) -> None:

@@ -24,16 +24,16 @@ def this_machine() -> dict[str, float]:
 
 
 def widest_affordable(spec: StudySpec) -> int | None:
-    """The widest seeded latent width whose every configuration keeps to `budget.parameters`; None without either.
+    """The widest seeded latent width whose every configuration keeps to `budget.parameters`; 0 where none does.
 
-    Where no width does, the narrowest.
+    None without a seeded width or a limit.
     """
     width, most = spec.seeded_width, spec.budget.parameters
     if width is None or most is None:
         return None
     low, high = width.exponents
     widths = [2**exponent for exponent in range(low, high + 1)]
-    return max((one for one in widths if _extreme(spec, max, latent_dim=one) <= most), default=widths[0])
+    return max((one for one in widths if _extreme(spec, max, latent_dim=one) <= most), default=0)
 
 
 def make_plan(spec: StudySpec, capacity: dict[str, float]) -> dict[str, Any]:

@@ -123,16 +123,17 @@ class _Study:
     def _seed_search_points(self) -> None:
         """Estimate the intrinsic dimension, once, where the study file seeds the latent width from it.
 
-        Of the windows where a network reads them, else of the proteins; of the training genes alone.
+        Of what the latent array reads, windows where it differs from network to network; of the training genes alone.
         """
         width = self.spec.seeded_width
         if width is None or self.records.read().last("dimension") is not None:
             return
         with self.progress.stage("intrinsic dimension"):
             cache = studies_folder() / "cache"
-            representation, read = ("kmer3", None) if "dna" in self.spec.inputs else ("composition", "protein")
+            reads_dna = any(model.perceiver_reads in ("base", "kmer") for model in self.spec.networks)
             window_bp, train = self.spec.data.window_bp, self.split.train
-            found = dimension_of(self.genes, window_bp, representation, read, rows=train, cache_folder=cache)
+            representation = "kmer3" if reads_dna else "composition"
+            found = dimension_of(self.genes, window_bp, representation, rows=train, cache_folder=cache)
             estimate = DimensionEstimate.from_json(found)
             seeded = seed_widths(estimate, width.low, width.high, widest_affordable(self.spec))
             self.records.append(

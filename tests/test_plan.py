@@ -220,15 +220,15 @@ def test_the_widest_affordable_width_is_one_whose_every_configuration_is() -> No
     assert sorted(largest.values()) == list(largest.values())
     for width, parameters in largest.items():
         assert affordable(parameters) == width
-        assert affordable(parameters - 1) == max(8, width // 2)
+        assert affordable(parameters - 1) == (width // 2 if width > 8 else 0)
     assert affordable(10**9) == 64
-    assert affordable(1) == 8, "where none is affordable, the narrowest"
+    assert affordable(1) == 0, "none is affordable"
 
 
 def test_the_widest_affordable_width_is_looked_for_within_the_space() -> None:
     search = {**SEEDED, "latent_dim": {**SEEDED["latent_dim"], "low": 16, "high": 32}}
     assert affordable(10**9, search=search) == 32
-    assert affordable(1, search=search) == 16
+    assert affordable(1, search=search) == 0
 
 
 def test_without_a_limit_or_without_a_seeded_width_nothing_is_too_wide() -> None:

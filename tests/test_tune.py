@@ -96,6 +96,7 @@ SEEDED = {
     "model": {"num_latents": 4, "queries_dim": 8},
     "arms": [],
 }
+DNA_IN_THE_PERCEIVER = {**SEEDED, "model": {**SEEDED["model"], "perceiver_input": "dna", "pool_size": 6}}
 PROTEINS = {**SEEDED, "model": {"family": "protein", "num_latents": 4, "queries_dim": 8, "pool_size": 6}}
 
 
@@ -126,7 +127,7 @@ def test_the_dimension_is_measured_on_the_training_genes_alone(begin: Begin, mea
     (asked,) = measured
     assert sorted(asked["rows"]) == sorted(study.split.train)
     assert event["num_points"] + event["num_duplicates"] == len(study.split.train) < study.genes.num_genes
-    assert (event["representation"], event["input"], event["window_bp"]) == ("kmer3", "dna", [300, 150])
+    assert (event["representation"], event["input"], event["window_bp"]) == ("composition", "protein", [300, 150])
     assert {
         "estimates",
         "spread",
@@ -141,9 +142,14 @@ def test_the_dimension_is_measured_on_the_training_genes_alone(begin: Begin, mea
 
 
 @pytest.mark.parametrize(
-    ("changes", "representation", "input"), [(SEEDED, "kmer3", "dna"), (PROTEINS, "composition", "protein")]
+    ("changes", "representation", "input"),
+    [
+        (SEEDED, "composition", "protein"),
+        (DNA_IN_THE_PERCEIVER, "kmer3", "dna"),
+        (PROTEINS, "composition", "protein"),
+    ],
 )
-def test_what_is_measured_is_what_the_networks_read(
+def test_what_is_measured_is_what_the_latent_array_reads(
     changes: dict[str, Any], representation: str, input: str, begin: Begin, measured: list[dict[str, Any]]
 ) -> None:
     event = seeded(begin(**changes))
@@ -176,7 +182,7 @@ def test_a_width_that_is_too_large_for_the_budget_is_not_seeded(begin: Begin, me
     event = seeded(begin(**small, budget={"trials": 1, "minutes": 1, "parameters": limit}))
     assert event["seeded"]["widths"] == [8]
     assert event["seeded"]["clamped"] is True
-    assert "the 8 that `budget.parameters` allows" in event["seeded"]["provenance"]["note"]
+    assert "every configuration keeps up to a width of 8" in event["seeded"]["provenance"]["note"]
 
 
 def study_document() -> dict[str, Any]:

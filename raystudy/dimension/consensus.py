@@ -26,8 +26,8 @@ MAX_CHANGE = 1.5
 """By what factor an estimate may differ between all points and half of them, or between two halves."""
 MAX_TIED_FRACTION = 0.1  # Gaussian clouds rounded onto a grid keep their estimates within 10 % up to here
 MIN_FLAGGED_FRACTION = 0.01
-MAX_THIN = 0.25
-"""What share of the estimators may find a dimension of 1 or less; on a line, 3 of 11 at the least do."""
+MAX_THIN, MIN_ANSWERS = 0.25, 0.5
+"""What share of the estimators may find a dimension of 1 or less, and how many must be trusted for a consensus."""
 NUM_RESAMPLES = 10
 NUM_SLOW_RESAMPLES = 2
 
@@ -116,6 +116,9 @@ def estimate(
     resampled = [_resample(points, found.estimates, number, rng) for number in range(num_resamples)]
     seconds |= found.seconds | {"resamples": perf_counter() - started}
     spread = _refuse_unstable(found, resampled)
+    if len(found.estimates) < MIN_ANSWERS * len(names):
+        found.refuse_rest(f"only {len(found.estimates)} of {len(names)} estimators can be trusted here")
+        spread = {}
     values = list(found.estimates.values())
     consensus = float(np.median(values)) if values else None
     return DimensionEstimate(
@@ -142,6 +145,10 @@ class _Found:
     refused: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def refuse_rest(self, reason: str) -> None:
+        self.refused |= {name: f"{value:.3g}, but {reason}" for name, value in self.estimates.items()}
+        self.estimates = {}
+
 
 def _measure(sample: Sample, names: Collection[str]) -> _Found:
     found, num_thin = _Found(), 0
@@ -158,9 +165,7 @@ def _measure(sample: Sample, names: Collection[str]) -> _Found:
             num_thin += isinstance(refusal, TooThinError)
         found.seconds[name] = perf_counter() - started
     if num_thin > MAX_THIN * len(names):  # what is left are only the errors upwards
-        for name, value in found.estimates.items():
-            found.refused[name] = f"{value:.3g}, but {num_thin} of {len(names)} estimators find no more than 1"
-        found.estimates = {}
+        found.refuse_rest(f"{num_thin} of {len(names)} estimators find no more than 1")
     return found
 
 
@@ -192,6 +197,8 @@ def _refuse_unstable(found: _Found, resampled: list[dict[str, float]]) -> dict[s
 def _flags(sample: Sample, consensus: float | None) -> list[str]:
     flags = []
     tied, num_points = sample.pairs.tied_fraction, len(sample.cloud)
+    if num_points < 2 * MIN_POINTS:
+        flags.append(f"of fewer than {2 * MIN_POINTS} points each resample takes {MIN_POINTS}, and varies too little")
     if tied >= MIN_FLAGGED_FRACTION:
         flags.append(
             f"the points sit on a lattice, too fine to matter: for {tied:.1%} of them the two nearest others are "

@@ -30,13 +30,14 @@ class Sample:
     pairs: PairDistances
     few: Cloud
     fewer: Cloud
+    share: float
     seed: int
 
     @classmethod
     def of(cls, cloud: Cloud, rng: np.random.Generator, share: float = 1.0) -> Sample:
         """All of this cloud's points, and subsamples of ``share`` of the usual sizes."""
         few, fewer = (choose(cloud, int(share * limit), rng) for limit in (MAX_POINTS, MAX_SLOW_POINTS))
-        return cls(cloud, measure_pairs(cloud), few, fewer, int(rng.integers(2**31)))
+        return cls(cloud, measure_pairs(cloud), few, fewer, share, int(rng.integers(2**31)))
 
     @cached_property
     def points(self) -> Floats:
@@ -80,7 +81,8 @@ def ask(name: str, sample: Sample) -> float:
             value = float(ESTIMATORS[name].measure(sample))
     except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
         raise RefusalError(f"scikit-dimension could not compute it ({' '.join(str(error).split())[:200]})") from None
-    return _trusted(value, ESTIMATORS[name].num_points(sample))
+    # What half of the points may say is bounded by what all may: else the bound itself would look like instability.
+    return _trusted(value, round(ESTIMATORS[name].num_points(sample) / sample.share))
 
 
 def _trusted(value: float, num_points: int) -> float:

@@ -19,8 +19,8 @@ NUM_NEIGHBORS = 20
 MIN_RADII = 10
 MAX_SLOPE_RATIO = 2.0
 REGION_RULE = (
-    "from C = 1/n, where a point has one neighbour on average (nearer ones are mostly homologs), to C = 0.01 (or 10/n "
-    "where that is more), before the edges of the cloud bend the curve"
+    "from C = 1/n, where a point has one neighbour on average (nearer ones are mostly homologs, or windows that "
+    "overlap), to C = 0.01 (or 10/n where that is more), before the edges of the cloud bend the curve"
 )
 
 _BLOCK_DISTANCES = 2**22

@@ -41,21 +41,20 @@ def represent(
     embedding: GeneFeatures | None = None,
     rows: NDArray[np.int64] | None = None,
 ) -> Cloud:
-    """The genes of ``rows``, or all, as points; those that an embedding does not know are left out.
+    """The genes of ``rows``, or all, as points.
 
     ``window_bp`` is (up, down); ``input`` is ``dna``, ``protein`` or ``both``. ``kmer3`` and ``kmer4`` count
     overlapping 3-mers and 4-mers, those with an unknown base skipped; ``composition`` is the fraction of each symbol;
     ``onehot`` is the sequence itself, N, X and the end of a protein being symbols like others. For ``both``, counts and
     fractions of window and protein stand beside each other, each scaled to the same total variance, one-hot sequences
     end to end.
-    ``embedding`` gives numbers for each gene, whatever they were made from.
+    ``embedding`` gives numbers for each gene, whatever they were made from; genes that miss any are left out.
     Raises SpecError on names and combinations that do not exist, DataError on a window outside the data.
     """
     _known("representation", representation, REPRESENTATIONS)
-    input = input or default_input(representation)
     if representation == "embedding":
-        _known("input", input, ("gene",))
         return _embedded(embedding, rows)
+    input = input or default_input(representation)
     _known("input", input, INPUTS)
     if representation == "onehot":
         return _of(SymbolCloud(_sequences(genes, window_bp, input)), rows)
@@ -113,9 +112,9 @@ def _embedded(embedding: GeneFeatures | None, rows: NDArray[np.int64] | None) ->
             "numbers), or the checkpoint of a trained network, with --embeddings FILE"
         )
     values = embedding.values if rows is None else embedding.values[rows]
-    known = ~np.isnan(values).all(axis=1)
+    known = ~np.isnan(values).any(axis=1)
     if not known.any():
-        raise DataError("the embedding has no value for any of the genes; give one of the genes in the data")
+        raise DataError("the embedding has no gene of the data with all its values; give one of the genes in the data")
     return RealCloud(values[known])
 
 

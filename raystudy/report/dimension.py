@@ -47,7 +47,7 @@ def finding(found: JsonObject) -> str:
     """What the representations together say about the answer, in a sentence."""
     known = _consensuses(found)
     if len(known) < 2:
-        return "The representation decides the answer; here fewer than two gave one, so there is nothing to compare."
+        return "Fewer than two representations gave an answer, so there is nothing to compare."
     low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
     return (
         f"The representation decides the answer: for the same genes the consensus runs from {known[low]:.1f} "
@@ -199,6 +199,7 @@ def _summary(one: JsonObject) -> str:
         of = {"dna": " of DNA", "protein": " of proteins", "both": " of DNA and protein"}.get(one.get("input", ""), "")
         dropped = f"; {one['num_duplicates']:,} copies were dropped" if one["num_duplicates"] else ""
         sentences.append(f"{one['num_points']:,} distinct points{of}{dropped}.")
+    sentences += [f"{flag[0].upper()}{flag[1:]}." for flag in one.get("flags", [])]
     shared = {
         step: one["seconds"][step] for step in ("distances", "coordinates", "resamples") if step in one["seconds"]
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import yaml
@@ -46,7 +47,7 @@ def _write(template: str, context: JsonObject, path: Path) -> Path:
     )
     html = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(html, encoding="utf-8")
     unfinished.replace(path)
     return path

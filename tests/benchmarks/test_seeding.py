@@ -91,12 +91,12 @@ def test_the_best_is_that_of_the_nearest_power_of_two(world: World) -> None:
     assert replace(world, log2_width=5.6).best == pytest.approx(between.best)
 
 
-def test_worlds_of_a_replicate_differ_by_where_the_best_width_lies_only(spec: StudySpec) -> None:
+def test_worlds_of_a_replicate_differ_by_where_the_best_width_lies_and_how_steep_it_is_only(spec: StudySpec) -> None:
     off = {kind: [] for kind in KINDS}
     for replicate in range(30):
         worlds = {kind: World.draw(kind, replicate, spec) for kind in KINDS}
         assert len({replace(world, log2_width=0.0, width_octaves=1.0) for world in worlds.values()}) == 1
-        for kind in ("informed", "misleading"):
+        for kind in ("informed", "unrelated", "misleading"):
             assert worlds[kind].log2_width == worlds[f"{kind}_steep"].log2_width
             assert worlds[kind].width_octaves == 2 * worlds[f"{kind}_steep"].width_octaves
         for kind, world in worlds.items():
@@ -115,7 +115,7 @@ def test_a_study_tries_the_powers_of_two_around_the_estimate_and_16(spec: StudyS
 
 @pytest.mark.parametrize(
     ("worths", "expected"),
-    [([0.1, 0.95, 1.0], 2), ([0.95], 1), ([0.5, 0.2, 0.94], 4), ([-math.inf, 0.99], 2), ([], 1)],
+    [([0.1, 0.95, 1.0], 2), ([0.95], 1), ([0.5, 0.2, 0.94], 4), ([-math.inf, 0.99], 2), ([], 1), ([-math.inf] * 2, 3)],
 )
 def test_trials_are_counted_to_the_first_that_is_good_enough_and_one_beyond_where_none_is(
     worths: list[float], expected: int
@@ -131,14 +131,37 @@ def test_where_nobody_knows_the_best_it_is_the_best_of_both_arms() -> None:
     assert seeding.Pair([-0.2, -0.101], [-0.104, -0.1], best=None).num_trials == (2, 1)
 
 
+def test_an_arm_whose_trials_all_failed_never_got_there_whatever_the_best_is() -> None:
+    failed = [-math.inf, -math.inf]
+
+    assert seeding.Pair(failed, [0.1, 0.2], best=None).num_trials == (3, 2)
+    assert seeding.Pair(failed, failed, best=None).num_trials == (3, 3)
+
+
+def test_an_octave_off_costs_5_per_cent_of_a_gentle_peak_and_20_of_a_steep_one() -> None:
+    assert surfaces.octave_cost(surfaces.WIDTH_OCTAVES) == pytest.approx(0.05, abs=0.005)
+    assert surfaces.octave_cost(surfaces.STEEP_WIDTH_OCTAVES) == pytest.approx(0.20, abs=0.005)
+
+
 def test_the_interval_of_equal_differences_is_that_difference() -> None:
     assert seeding.paired_interval([-2.0] * 5) == (-2.0, -2.0)
 
 
-def test_the_interval_of_many_differences_is_that_of_their_mean() -> None:
-    low, high = seeding.paired_interval([1.0, 3.0] * 50)
+def test_the_interval_of_few_differences_is_students() -> None:
+    reach = 4.302653 / math.sqrt(3)  # the 97.5 % point of t with 2 degrees of freedom, as printed in tables
 
-    assert (low, high) == pytest.approx((2 - 1.96 * 0.1, 2 + 1.96 * 0.1), abs=0.02)  # standard error 1 / sqrt(100)
+    assert seeding.paired_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - reach, 2 + reach))
+
+
+@pytest.mark.parametrize("differences", [[], [1.0]])
+def test_fewer_than_two_differences_have_no_interval(differences: list[float]) -> None:
+    assert seeding.paired_interval(differences) is None
+
+
+def test_the_interval_of_six_skewed_differences_may_be_wider_than_their_range() -> None:
+    low, high = seeding.paired_interval([-20.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+    assert low < -10 < 0 < high
 
 
 def test_arms_are_compared_by_pairs_and_those_that_never_got_there_are_said() -> None:
@@ -147,20 +170,64 @@ def test_arms_are_compared_by_pairs_and_those_that_never_got_there_are_said() ->
     found = seeding.compare(pairs)
 
     assert (found["trials_seeded"], found["trials_unseeded"], found["trials_difference"]) == (1, 2.5, -1.5)
-    assert (found["trials_difference_low"], found["trials_difference_high"]) == (-2, -1)
+    reach = 12.7062 * 0.5  # t with 1 degree of freedom, and the standard error of -1 and -2
+    assert found["trials_difference_low"] == pytest.approx(-1.5 - reach)
+    assert found["trials_difference_high"] == pytest.approx(-1.5 + reach)
     assert (found["never_seeded"], found["never_unseeded"]) == (0, 1)
     assert found["best_r2_difference"] == pytest.approx(0.05)
+    assert found["best_r2_left_out"] == 0
+
+
+def test_replicates_in_which_an_arm_failed_are_counted_and_left_out_of_the_best_r2() -> None:
+    failed = seeding.Pair([-math.inf] * 2, [0.2, 0.3], None)
+
+    found = seeding.compare([failed, seeding.Pair([0.5, 0.4], [0.4, 0.2], None)])
+
+    assert (found["best_r2_left_out"], found["never_seeded"]) == (1, 1)
+    assert found["best_r2_difference"] == pytest.approx(0.1)
+    assert found["trials_seeded"] == 2  # 1 and, never, 3
+    assert "best_r2_difference_low" not in found
+    assert not [name for name in seeding.compare([failed] * 3) if name.startswith("best_r2_") and "left" not in name]
+    assert all(map(math.isfinite, found.values()))
+    assert "not compared in 1, where every trial of an arm failed" in seeding.verdict({"real": found})
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"), [(-1.0, 1.0, "no difference"), (-2.0, -1.0, "fewer:"), (0.5, 2.0, "more:")]
+    ("num", "low", "high", "said"),
+    [
+        (10, -1.0, 1.0, "no difference"),
+        (10, -2.0, -1.0, "fewer:"),
+        (10, 0.5, 2.0, "more:"),
+        (9, -2.0, -1.0, "9 replicates are too few for a claim:"),
+        (2, 0.5, 2.0, "2 replicates are too few for a claim:"),
+    ],
 )
-def test_the_verdict_says_what_the_interval_allows(low: float, high: float, said: str) -> None:
-    found = seeding.compare([seeding.Pair([1.0, 1.0], [1.0, 1.0], 1.0)] * 3)
-    text = seeding.verdict({"informed": found | {"trials_difference_low": low, "trials_difference_high": high}}, None)
+def test_the_verdict_says_what_the_interval_and_the_replicates_allow(
+    num: int, low: float, high: float, said: str
+) -> None:
+    found = seeding.compare([seeding.Pair([1.0, 1.0], [1.0, 1.0], 1.0)] * num)
+    text = seeding.verdict({"informed": found | {"trials_difference_low": low, "trials_difference_high": high}})
 
-    assert [word for word in ("no difference", "fewer:", "more:") if word in text] == [said]
+    claims = ("no difference", "fewer:", "more:", f"{num} replicates are too few for a claim:")
+    assert [words for words in claims if words in text] == [said]
     assert f"[{low:+.1f}, {high:+.1f}]" in text
+
+
+def test_one_replicate_gives_its_numbers_without_an_interval_or_a_claim() -> None:
+    found = seeding.compare([seeding.Pair([1.0, 1.0], [0.1, 1.0], 1.0)])
+    text = seeding.verdict({"informed": found})
+
+    assert "trials_difference_low" not in found
+    assert "1 replicate is too few for a claim: 1.0 against 2.0 (-1.0 [no interval]; 1 replicate, " in text
+
+
+def test_the_verdict_says_what_an_octave_off_costs_in_each_world() -> None:
+    found = seeding.compare([seeding.Pair([1.0], [1.0], 1.0)] * 2)
+
+    for kind in KINDS:
+        text = seeding.verdict({kind: found})
+        assert ("an octave off costs 20%" in text) == kind.endswith("_steep")
+        assert ("hardly matters by construction (an octave off costs 5%)" in text) == (not kind.endswith("_steep"))
 
 
 def test_both_arms_see_the_same_values_for_the_same_configuration(spec: StudySpec, world: World) -> None:
@@ -235,6 +302,24 @@ def test_the_command_compares_the_worlds_and_writes_what_the_report_quotes(
     assert "the small real study was not run (no prepared data" in document["verdict"]
     assert set(document) == {"figures", "verdict", "machine", "date", "command"}
     assert "--replicates 2" in document["command"]
+
+
+def test_what_is_done_is_written_before_the_next_surface(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails_later(kind: str, replicate: int) -> seeding.Pair:
+        if kind == KINDS[1]:
+            raise KeyboardInterrupt
+        return seeding.Pair([-math.inf, -math.inf], [0.3, 0.39], best=0.4)
+
+    monkeypatch.setattr(seeding, "simulated", fails_later)
+    out = tmp_path / "seeding.json"
+
+    with pytest.raises(KeyboardInterrupt):
+        seeding.main(part="simulated", replicates=2, out=out)
+
+    document = json.loads(out.read_text())
+    assert document["figures"]["informed_never_seeded"] == 2
+    assert f"{KINDS[1]} was not finished when this was written" in document["verdict"]
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_real_trainings_are_compared_on_their_own_training_genes(

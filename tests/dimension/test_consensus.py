@@ -390,3 +390,28 @@ def test_a_coarse_lattice_is_refused_and_a_fine_one_is_not(quick: tuple[str, ...
     found = estimate(real(coarse))
     assert found.consensus is None
     assert all("lattice" in reason for reason in found.refused.values())
+
+
+def test_a_consensus_needs_half_of_the_estimators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: Sample) -> float:
+        raise RefusalError("not today")
+
+    for name in FAST[:6]:
+        monkeypatch.setitem(ESTIMATORS, name, Estimator(silent, "pairs"))
+    found = estimate(real(linear(np.random.default_rng(3), 200)), num_resamples=0)
+    assert_sound(found)
+    assert (found.consensus, found.interval) == (None, None)
+    assert found.refused["TLE"].endswith("but only 5 of 11 estimators can be trusted here")
+
+
+def test_a_half_is_not_refused_for_what_the_whole_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FAST:
+        monkeypatch.setitem(ESTIMATORS, name, Estimator(lambda sample: 45.0, "pairs"))
+    found = estimate(real(linear(np.random.default_rng(3), 100)), num_resamples=3)
+    assert found.estimates == dict.fromkeys(FAST, 45.0), "45 of 100 points, and 45 of 50 in a half"
+
+
+def test_fewer_than_a_hundred_points_are_flagged() -> None:
+    for num_points, flagged in ((99, True), (100, False)):
+        found = estimate(real(linear(np.random.default_rng(8), num_points, dimension=3)), num_resamples=1)
+        assert any("resample" in flag for flag in found.flags) is flagged

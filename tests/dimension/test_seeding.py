@@ -106,7 +106,7 @@ def test_sixteen_is_always_tried_where_the_space_has_it(value: float | None, low
 def test_the_note_says_what_moved_which_width() -> None:
     note = seed_widths(found(40.0), 8, 128, 32).provenance["note"]
     assert note.startswith("powers of two around the consensus 40.0, and the report's 16; clamped by ")
-    assert "the space's [8, 128] and the 32 that `budget.parameters` allows: 64 to 32" in note
+    assert note.endswith("by `budget.parameters`, to which every configuration keeps up to a width of 32: 64 to 32")
     unlimited = seed_widths(found(200.0), 8, 128, 1024).provenance["note"]
     assert "budget.parameters" not in unlimited
     assert unlimited.endswith("256 to 128")
@@ -114,7 +114,7 @@ def test_the_note_says_what_moved_which_width() -> None:
 
 def test_the_provenance_says_where_the_widths_come_from() -> None:
     provenance = seed_widths(found(22.2, "composition", "protein"), 8, 128).provenance
-    assert provenance.keys() == {"representation", "input", "estimates", "consensus", "interval", "note"}
+    assert provenance.keys() == {"representation", "input", "estimates", "consensus", "interval", "flags", "note"}
     assert (provenance["representation"], provenance["input"]) == ("composition", "protein")
     assert (provenance["estimates"], provenance["consensus"]) == ({"MLE": 22.2}, 22.2)
     assert provenance["interval"] == [21.2, 23.2]
@@ -140,9 +140,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """What was estimated rather than read: representation, input and number of genes."""
     estimated: list[tuple[str, str, int]] = []
 
-    def counting(
-        cloud: Cloud, representation: str, input: str, seed: int = 0, also: Collection[str] = ()
-    ) -> DimensionEstimate:
+    def counting(cloud: Cloud, representation: str, input: str, also: Collection[str] = ()) -> DimensionEstimate:
         estimated.append((representation, input, len(cloud)))
         return found(10.0 + len(estimated), representation, input)
 
@@ -169,7 +167,7 @@ def test_the_other_representations_stand_beside_the_chosen_one(made: list[tuple[
         ("kmer3", "protein", ["onehot", "composition"]),
         ("kmer3", "both", ["onehot", "composition"]),
         ("onehot", "dna", ["kmer3", "kmer4", "composition"]),
-        ("composition", "protein", ["kmer3", "onehot"]),
+        ("composition", "protein", ["onehot"]),
         ("kmer4", "dna", ["kmer3", "onehot", "composition"]),
     ],
 )
@@ -201,7 +199,7 @@ def test_an_embedding_is_one_more_representation(made: list[tuple[str, str, int]
 
 def test_the_real_estimate_becomes_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consensus, "FAST", ("TwoNN", "MLE", "lPCA"))
-    document = dimension_of(fake_genes(), (200, 100), others=("composition",), seed=3)
+    document = dimension_of(fake_genes(), (200, 100), others=("composition",))
     assert set(document) - {"window_bp", "others"} == set(DimensionEstimate.__dataclass_fields__)
     assert (document["num_points"], document["num_duplicates"]) == (80, 0)
     assert document["estimates"].keys() | document["refused"].keys() == {"TwoNN", "MLE", "lPCA"}
@@ -242,7 +240,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "input": {"input": "both"},
     "embedding": {"representation": "embedding", "embedding": embedding()},
     "slow estimators": {"also": ["PH"]},
-    "seed": {"seed": 1},
 }
 
 
@@ -269,13 +266,15 @@ def test_an_embedding_with_other_numbers_is_estimated_again(tmp_path: Path, made
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("changed", ["raystudy", "scikit-dimension"])
+@pytest.mark.parametrize("changed", ["raystudy", "scikit-dimension", "method"])
 def test_another_version_estimates_again(
     changed: str, tmp_path: Path, made: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dimension_of(fake_genes(), (200, 100), others=(), cache_folder=tmp_path)
     if changed == "raystudy":
         monkeypatch.setattr("raystudy.__version__", "0.0.0")
+    elif changed == "method":
+        monkeypatch.setattr(seeding, "METHOD", 0)
     else:
         monkeypatch.setattr(seeding, "version", lambda _: "0.0.0")
     dimension_of(fake_genes(), (200, 100), others=(), cache_folder=tmp_path)
@@ -319,6 +318,24 @@ def test_nothing_is_kept_without_a_folder(
 def test_an_embedding_of_no_gene_is_no_estimate(tmp_path: Path) -> None:
     table = embedding()
     table.values[:] = np.nan
-    with pytest.raises(DataError, match="no value for any"):
+    with pytest.raises(DataError, match="no gene of the data with all its values"):
         dimension_of(fake_genes(), (200, 100), "embedding", others=(), embedding=table, cache_folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_cannot_be_kept_is_still_an_answer(tmp_path: Path, made: list[tuple[str, str, int]]) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    document = dimension_of(fake_genes(), (200, 100), others=(), cache_folder=tmp_path / "cache")
+    assert document["consensus"] == 11.0
+
+
+def test_an_embedding_takes_no_input() -> None:
+    with pytest.raises(SpecError, match=r"`input` is 'dna', but an embedding is of the whole gene"):
+        dimension_of(fake_genes(), (200, 100), "embedding", "dna", embedding=embedding())
+
+
+def test_a_limit_that_no_width_keeps_to_leaves_the_narrowest_and_says_so() -> None:
+    seeded = seed_widths(found(40.0), 8, 128, affordable=0)
+    assert (seeded.widths, seeded.clamped) == ((8,), True)
+    assert "`budget.parameters` may refuse any of these widths" in seeded.provenance["note"]
+    assert seed_widths(found(40.0), 8, 128, affordable=50).widths == (32, 16)

@@ -12,6 +12,7 @@ from raystudy.report.dimension import (
     finding,
     representations_figure,
 )
+from raystudy.report.page import write_dimension_page
 
 NAMES = ["correlation_integral", "CorrInt", "TwoNN", "MLE", "MOM", "GRIDE", "MiND_ML", "lPCA", "TLE", "MADA", "FisherS"]
 NAMES += ["ESS", "DANCo", "PH"]
@@ -113,7 +114,7 @@ def test_the_representations_stand_beside_each_other_with_their_consensus(found)
 def test_fewer_than_two_answers_are_not_compared(found, missing):
     (found if missing == "chosen" else found["others"]["composition"])["consensus"] = None
     assert representations_figure(found) is None
-    assert "fewer than two" in finding(found)
+    assert "Fewer than two" in finding(found)
 
 
 def test_the_finding_names_the_smallest_and_the_largest_answer(found):
@@ -139,3 +140,9 @@ def test_a_hostile_name_stays_text_in_a_figure(found):
         assert "<script" not in draw(found)
         words(draw(found))
     assert "<b>" in words(estimators_figure(found))
+
+
+def test_what_a_reader_should_know_of_the_points_is_on_the_page(found, tmp_path):
+    found["flags"] = ["5 of 60 genes miss a value of the <embedding> and are left out"]
+    text = write_dimension_page(found, tmp_path / "page.html").read_text()
+    assert "5 of 60 genes miss a value of the &lt;embedding&gt; and are left out." in text
