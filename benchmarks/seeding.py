@@ -167,7 +167,7 @@ def real(folder: Path, replicate: int) -> Pair:
     torch.set_num_threads(1)  # trials this small lose time in more
     spec = study("real", replicate)
     training = Training.draw(folder, replicate, spec)
-    estimate = measured_estimate(training, spec.data.window_bp)
+    estimate = measured_estimate(training, spec)
     widths = widths_of(estimate, spec)
     return Pair(search(spec, training, widths), search(spec, training, ()), training.best, estimate["consensus"])
 

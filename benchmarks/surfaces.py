@@ -18,7 +18,7 @@ from raystudy.data.batches import StudyData
 from raystudy.data.genes import Genes
 from raystudy.data.splits import Split, make_split
 from raystudy.dimension.consensus import DimensionEstimate
-from raystudy.dimension.seeding import dimension_of, seed_widths
+from raystudy.dimension.seeding import dimension_of, representation_for, seed_widths
 from raystudy.study.model import configure
 from raystudy.study.space import PowerOfTwo, derive_seed
 from raystudy.study.spec import StudySpec
@@ -186,9 +186,10 @@ class Training:
         return -math.inf if trial.valid_r2 is None else trial.valid_r2
 
 
-def measured_estimate(training: Training, window_bp: tuple[int, int]) -> dict[str, Any]:
+def measured_estimate(training: Training, spec: StudySpec) -> dict[str, Any]:
     """What a study measures before its search: the ``dimension`` JSON of the training genes, which needs no labels."""
-    return dimension_of(training.genes, window_bp, others=(), rows=training.split.train)
+    representation = representation_for(spec.networks)
+    return dimension_of(training.genes, spec.data.window_bp, representation, others=(), rows=training.split.train)
 
 
 def planted_estimate(consensus: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_split
 from raystudy.data.tables import GeneFeatures, read_features
 from raystudy.dimension.consensus import DimensionEstimate
-from raystudy.dimension.seeding import dimension_of, seed_widths
+from raystudy.dimension.seeding import dimension_of, representation_for, seed_widths
 from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError, TrialFailed
 from raystudy.execution import remote_address
 from raystudy.execution.capacity import finalist_workers
@@ -123,17 +123,15 @@ class _Study:
     def _seed_search_points(self) -> None:
         """Estimate the intrinsic dimension, once, where the study file seeds the latent width from it.
 
-        Of what the latent array reads, windows where it differs from network to network; of the training genes alone.
+        Of what the latent array reads, and of the training genes alone.
         """
         width = self.spec.seeded_width
         if width is None or self.records.read().last("dimension") is not None:
             return
         with self.progress.stage("intrinsic dimension"):
             cache = studies_folder() / "cache"
-            reads_dna = any(model.perceiver_reads in ("base", "kmer") for model in self.spec.networks)
-            window_bp, train = self.spec.data.window_bp, self.split.train
-            representation = "kmer3" if reads_dna else "composition"
-            found = dimension_of(self.genes, window_bp, representation, rows=train, cache_folder=cache)
+            window_bp, representation = self.spec.data.window_bp, representation_for(self.spec.networks)
+            found = dimension_of(self.genes, window_bp, representation, rows=self.split.train, cache_folder=cache)
             estimate = DimensionEstimate.from_json(found)
             seeded = seed_widths(estimate, width.low, width.high, widest_affordable(self.spec))
             self.records.append(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from raystudy.data.tables import GeneFeatures
 from raystudy.dimension.consensus import DimensionEstimate, estimate
 from raystudy.dimension.representations import default_input, represent
 from raystudy.errors import SpecError
+from raystudy.study.model import ModelSpec
 
 REPORT_WIDTH = 16
 KEPT = ("representation", "input", "estimates", "consensus", "interval", "flags")
@@ -81,6 +82,11 @@ def seed_widths(estimate: DimensionEstimate, low: int, high: int, affordable: in
     document = estimate.as_json()
     provenance = {key: document[key] for key in KEPT} | {"note": note}
     return SeededWidths(tuple(dict.fromkeys(widths)), widths != wanted, provenance)
+
+
+def representation_for(networks: Iterable[ModelSpec]) -> str:
+    """What seeds a latent array: 3-mers of the window where any network's reads DNA, else the protein's composition."""
+    return "kmer3" if any(model.perceiver_reads in ("base", "kmer") for model in networks) else "composition"
 
 
 def dimension_of(

@@ -330,7 +330,7 @@ def test_real_trainings_are_compared_on_their_own_training_genes(
     monkeypatch.setitem(seeding.TRIALS, "real", 2)
     measured: list[int] = []
 
-    def estimate(training: Training, window_bp: tuple[int, int]) -> dict[str, Any]:
+    def estimate(training: Training, spec: StudySpec) -> dict[str, Any]:
         assert set(training.split.train).isdisjoint(np.concatenate([training.split.valid, training.split.test]))
         measured.append(len(training.split.train))
         return planted_estimate(20.0)
