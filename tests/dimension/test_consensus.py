@@ -3,85 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 
 from raystudy.data.encode import kmer_counts, tokenize_dna
 from raystudy.dimension import consensus, estimators
 from raystudy.dimension.clouds import RealCloud, SymbolCloud
 from raystudy.dimension.consensus import DimensionEstimate, estimate
 from raystudy.dimension.estimators import ESTIMATORS, FAST, Estimator, Sample
-from raystudy.dimension.pairs import RefusalError
 from raystudy.errors import SpecError
-
-Points = NDArray[np.float64]
-Random = np.random.Generator
-
-
-def linear(random: Random, num_points: int, dimension: int = 5) -> Points:
-    return random.normal(size=(num_points, dimension)) @ random.normal(size=(dimension, 20))
-
-
-def sphere(random: Random, num_points: int) -> Points:
-    points = random.normal(size=(num_points, 6))
-    return points / np.linalg.norm(points, axis=1)[:, None]
-
-
-def curved(random: Random, num_points: int) -> Points:
-    angles = random.random((num_points, 10)) @ random.normal(size=(10, 128))
-    return np.hstack([np.sin(angles), np.cos(angles)])
-
-
-def swiss_roll(random: Random, num_points: int) -> Points:
-    turn = 1.5 * np.pi * (1 + 2 * random.random(num_points))
-    return np.column_stack([turn * np.cos(turn), 21 * random.random(num_points), turn * np.sin(turn)])
-
-
-DIMENSIONS: dict[Callable[[Random, int], Points], int] = {linear: 5, sphere: 5, curved: 10, swiss_roll: 2}
-SEEDS = (0, 1)
-MANIFOLDS = pytest.mark.parametrize("manifold", DIMENSIONS, ids=lambda manifold: manifold.__name__)
-
-
-@cache
-def measured(manifold: Callable[[Random, int], Points], seed: int) -> DimensionEstimate:
-    return estimate(RealCloud(manifold(np.random.default_rng(seed), 600)), seed=seed, num_resamples=2)
-
-
-def real(points: Points) -> RealCloud:
-    return RealCloud(points)
-
-
-def assert_sound(found: DimensionEstimate) -> None:
-    """Every estimator answers above 1 or says why not, and the JSON is strict."""
-    assert set(found.estimates) | set(found.refused) == set(FAST)
-    assert not set(found.estimates) & set(found.refused)
-    assert all(math.isfinite(value) and value > 1 for value in found.estimates.values())
-    assert all(found.refused.values())
-    assert (found.consensus is None) is (found.interval is None) is (found.mean is None) is (not found.estimates)
-    json.dumps(found.as_json(), allow_nan=False)
-
-
-def assert_refused(found: DimensionEstimate, reason: str) -> None:
-    assert_sound(found)
-    assert (found.estimates, found.spread, found.curve) == ({}, {}, None)
-    assert (found.consensus, found.mean, found.interval) == (None, None, None)
-    assert set(found.refused.values()) == {reason}
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Only estimators that take no time are asked."""
-    names = ("correlation_integral", "CorrInt", "TwoNN", "MLE", "lPCA")
-    monkeypatch.setattr(consensus, "FAST", names)
-    return names
+from tests.dimension.cases import (
+    CLOUD,
+    DIMENSIONS,
+    MANIFOLDS,
+    SEEDS,
+    Points,
+    Random,
+    assert_refused,
+    assert_sound,
+    fake,
+    linear,
+    measured,
+    real,
+)
 
 
 @MANIFOLDS
@@ -230,62 +179,6 @@ def test_points_that_rounding_merges_leave_nothing_to_trust() -> None:
     assert "measurably apart" in found.refused["TwoNN"]
 
 
-def fake(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Sample], float], sees: str = "pairs") -> None:
-    monkeypatch.setattr(consensus, "FAST", ("TwoNN", "MLE"))
-    monkeypatch.setitem(ESTIMATORS, "TwoNN", Estimator(answer, sees))
-
-
-CLOUD = RealCloud(linear(np.random.default_rng(13), 120))
-
-
-@pytest.mark.parametrize(("on_halves", "is_stable"), [(6.7, True), (6.6, False), (14.9, True), (15.2, False)])
-def test_an_estimate_that_changes_by_half_on_half_of_the_points_is_refused(
-    on_halves: float, is_stable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake(monkeypatch, lambda sample: 10.0 if len(sample.cloud) == 120 else on_halves)
-    found = estimate(CLOUD, num_resamples=3)
-    assert ("TwoNN" in found.estimates) is ("TwoNN" in found.spread) is is_stable
-    assert found.interval is not None
-    if is_stable:
-        assert found.spread["TwoNN"] == [on_halves, on_halves]
-    else:
-        reason = found.refused["TwoNN"]
-        assert reason.startswith(f"unstable: 10 on all points, but {on_halves:.1f} to {on_halves:.1f} on halves")
-        assert found.consensus == found.estimates["MLE"], "what was refused is not in the consensus"
-        assert found.interval[1] < 6, "nor in the interval"
-
-
-@pytest.mark.parametrize(("num_refused", "is_trusted"), [(2, True), (3, False)])
-def test_an_estimator_that_refuses_most_halves_is_refused(
-    num_refused: int, is_trusted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-
-    def answer(sample: Sample) -> float:
-        asked.append(len(sample.cloud))
-        if len(asked) in range(2, 2 + num_refused):
-            raise RefusalError("not today")
-        return 5.0
-
-    fake(monkeypatch, answer)
-    found = estimate(CLOUD, num_resamples=4)
-    assert asked == [120, 60, 60, 60, 60]
-    assert ("TwoNN" in found.estimates) is is_trusted
-    if not is_trusted:
-        assert found.refused["TwoNN"] == "unstable: 5 on all points, but refused on 3 of 4 halves of them"
-
-
-def test_an_estimator_that_fails_is_refused_and_the_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: Sample) -> float:
-        raise ValueError("array must not contain infs")
-
-    fake(monkeypatch, fails)
-    found = estimate(CLOUD, num_resamples=1)
-    assert found.refused == {"TwoNN": "scikit-dimension could not compute it (array must not contain infs)"}
-    assert found.estimates.keys() == {"MLE"}
-    assert found.consensus == found.estimates["MLE"]
-
-
 def test_a_fine_lattice_is_flagged_and_not_refused(quick: tuple[str, ...]) -> None:
     found = estimate(real(np.rint(10 * np.random.default_rng(1).normal(size=(500, 6)))), num_resamples=1)
     assert found.consensus == pytest.approx(6, rel=0.2)
@@ -390,28 +283,3 @@ def test_a_coarse_lattice_is_refused_and_a_fine_one_is_not(quick: tuple[str, ...
     found = estimate(real(coarse))
     assert found.consensus is None
     assert all("lattice" in reason for reason in found.refused.values())
-
-
-def test_a_consensus_needs_half_of_the_estimators(monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(_: Sample) -> float:
-        raise RefusalError("not today")
-
-    for name in FAST[:6]:
-        monkeypatch.setitem(ESTIMATORS, name, Estimator(silent, "pairs"))
-    found = estimate(real(linear(np.random.default_rng(3), 200)), num_resamples=0)
-    assert_sound(found)
-    assert (found.consensus, found.interval) == (None, None)
-    assert found.refused["TLE"].endswith("but only 5 of 11 estimators can be trusted here")
-
-
-def test_a_half_is_not_refused_for_what_the_whole_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in FAST:
-        monkeypatch.setitem(ESTIMATORS, name, Estimator(lambda sample: 45.0, "pairs"))
-    found = estimate(real(linear(np.random.default_rng(3), 100)), num_resamples=3)
-    assert found.estimates == dict.fromkeys(FAST, 45.0), "45 of 100 points, and 45 of 50 in a half"
-
-
-def test_fewer_than_a_hundred_points_are_flagged() -> None:
-    for num_points, flagged in ((99, True), (100, False)):
-        found = estimate(real(linear(np.random.default_rng(8), num_points, dimension=3)), num_resamples=1)
-        assert any("resample" in flag for flag in found.flags) is flagged
