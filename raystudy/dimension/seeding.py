@@ -187,5 +187,8 @@ def _read(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 def _keep(path: Path, key: dict[str, Any], document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({"key": key, "estimate": document}, allow_nan=False))
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps({"key": key, "estimate": document}, allow_nan=False))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # half of it, on a full disk
