@@ -53,11 +53,13 @@ from benchmarks.surfaces import (
 )
 from raystudy.data.genes import TABLE
 from raystudy.errors import TrialFailed
+from raystudy.materials import studies_folder
 from raystudy.search.policy import Origin, SearchPolicy
-from raystudy.study.spec import StudySpec, parse_spec
+from raystudy.study.reading import parse_spec
+from raystudy.study.spec import StudySpec
 from raystudy.tracking.provenance import provenance
 from raystudy.tracking.records import Records, TrialRecord, TrialState
-from raystudy.tune import DEFAULT_STUDY, studies_folder
+from raystudy.tune import DEFAULT_STUDY
 
 STUDY = Path(__file__).parents[1] / DEFAULT_STUDY
 REPLICATES = {"simulated": 40, "real": 6}

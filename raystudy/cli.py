@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from raystudy.errors import DataError, RaystudyError, SpecError
+from raystudy import printing
+from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError
 
 app = typer.Typer(
     help="How well expression can be predicted from sequence, and which architecture does it.",
@@ -51,7 +52,7 @@ def prepare(
         "targets": genes.units,
         "notes": genes.notes,
     }
-    _answer(answer, as_json, lambda: _print_facts(answer))
+    _answer(answer, as_json, lambda: printing.print_facts(answer))
 
 
 @app.command()
@@ -77,9 +78,9 @@ def dimension(
     """Estimate the intrinsic dimension of the input."""
     from raystudy.data.genes import Genes
     from raystudy.dimension.seeding import dimension_of
+    from raystudy.materials import studies_folder
     from raystudy.report.page import write_dimension_page
     from raystudy.study.space import canonical_hash
-    from raystudy.tune import studies_folder
 
     genes = Genes.open(data)
     # Longer windows of neighbouring genes overlap, and what is measured then is how genes tile the genome.
@@ -107,7 +108,7 @@ def dimension(
     except OSError as error:  # the answer itself must not be lost with it
         err.print(f"{page} cannot be written: {error.strerror}", soft_wrap=True)
         found["page"] = None
-    _answer(found, as_json, lambda: _print_dimension(found))
+    _answer(found, as_json, lambda: printing.print_dimension(found))
 
 
 @app.command()
@@ -116,17 +117,30 @@ def presets(as_json: Json = False) -> None:
     from raystudy.plan import list_presets
 
     found = list_presets()
-    _answer(found, as_json, lambda: _print_presets(found))
+    _answer(found, as_json, lambda: printing.print_presets(found))
 
 
 @app.command()
-def plan(study: StudyFile, as_json: Json = False) -> None:
-    """Say what a study would run, and whether it fits here, before anything runs."""
-    from raystudy.plan import make_plan, this_machine
-    from raystudy.study.spec import load_spec
+def plan(
+    study: StudyFile,
+    here: Annotated[
+        bool, typer.Option("--here", help="Plan for this machine, whatever `cluster` the study file declares.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a study would run, what it may use, and whether it fits, before anything runs; exits with 2 if not."""
+    from raystudy.execution.capacity import declared
+    from raystudy.plan import DECLARED, make_plan, this_machine
+    from raystudy.study.reading import load_spec
 
-    found = make_plan(load_spec(study), this_machine())
-    _answer(found, as_json, lambda: _print_plan(found))
+    spec = load_spec(study)
+    if spec.cluster is not None and not here:
+        found = make_plan(spec, declared(spec.cluster), DECLARED)
+    else:
+        found = make_plan(spec, this_machine())
+    _answer(found, as_json, lambda: printing.print_plan(found))
+    if not found["feasible"]:
+        raise typer.Exit(Infeasible.exit_code)
 
 
 @app.command()
@@ -139,8 +153,8 @@ def tune(
     """Run a study, or go on with it where it was interrupted."""
     from raystudy import tune as story
     from raystudy.progress import Progress
+    from raystudy.study.reading import load_spec
     from raystudy.study.smoke import smoke as shrink
-    from raystudy.study.spec import load_spec
 
     path = study or story.DEFAULT_STUDY
     spec = load_spec(path)
@@ -158,12 +172,33 @@ def tune(
 
 
 @app.command()
+def simulate(
+    study: StudyFile,
+    trials: Annotated[int | None, typer.Option(min=1, help="Instead of the study file's budget.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Simulated GPUs, a trial on each.")] = 256,
+    node_hours: Annotated[float, typer.Option(min=0.01, help="How long a node stays on average.")] = 2.0,
+    driver_kills: Annotated[int, typer.Option(min=0, help="How often the driver dies.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the surface and of what goes wrong.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Play a study's search on a simulated cluster, where nodes go away and trials fail; nothing is trained."""
+    from raystudy.simulate import Conditions
+    from raystudy.simulate import simulate as play
+    from raystudy.study.reading import load_spec
+
+    conditions = Conditions(gpus=gpus, node_hours=node_hours, driver_kills=driver_kills, seed=seed)
+    with err.status("simulating"):
+        found = play(load_spec(study), conditions, trials)
+    _answer(found, as_json, lambda: printing.print_facts(found))
+
+
+@app.command()
 def status(name: StudyName, as_json: Json = False) -> None:
     """Say how far a study is."""
     from raystudy.report.table import status_json
 
     found = status_json(_record(name))
-    _answer(found, as_json, lambda: _print_facts(found))
+    _answer(found, as_json, lambda: printing.print_facts(found))
 
 
 @app.command()
@@ -175,8 +210,8 @@ def report(name: StudyName, as_json: Json = False) -> None:
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000) -> None:
     """Open MLflow over all studies; Ctrl-C ends it."""
+    from raystudy.materials import studies_folder
     from raystudy.tracking.mlflow import ui_command
-    from raystudy.tune import studies_folder
 
     command = ui_command(studies_folder(), port)
     with socket.socket() as probe:
@@ -216,8 +251,8 @@ def _report(name: str, as_json: bool) -> None:
 
 
 def _record(name: str) -> Any:
+    from raystudy.materials import studies_folder
     from raystudy.tracking.records import Records
-    from raystudy.tune import studies_folder
 
     folder = studies_folder() / name
     if not (folder / "study.jsonl").exists():
@@ -236,56 +271,6 @@ def _answer(document: Any, as_json: bool, show: Callable[[], None]) -> None:
         show()
 
 
-def _print_facts(document: dict[str, Any], indent: str = "") -> None:
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            print(f"{indent}{key}:")
-            _print_facts(value, indent + "  ")
-        else:
-            print(f"{indent}{key}: {value}")
-
-
-def _print_plan(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    _print_facts({key: value for key, value in found.items() if key != "arms"})
-    if not found["arms"]:
-        return
-    table = Table(title=f"Arms of {found['name']}")
-    printed = {arm["name"]: str(arm["printed"].get("parameters", "")) for arm in found["arms"]}
-    headings = ["arm", "parameters", *(["printed"] if any(printed.values()) else [])]
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    table.add_column("differs in")
-    for arm in found["arms"]:
-        cells = (arm["name"], f"{arm['parameters']:,}", printed[arm["name"]])[: len(headings)]
-        table.add_row(*cells, _settings(arm["config"]))
-    Console().print(table)
-    for arm in found["arms"]:
-        if arm["note"]:
-            print(f"{arm['name']}: {arm['note']}")
-
-
-def _print_presets(found: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table()
-    for heading in ("preset", "parameters", "as published", "predicts"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("settings, where they are not the default")
-    for one in found:
-        published = one["parameters_as_published"] or one["parameters"]
-        predicts = "\n".join(one["targets"])
-        row = (one["preset"], f"{one['parameters']:,}", f"{published:,}", predicts, _settings(one["differs"]))
-        table.add_row(*row, end_section=True)
-    Console().print(table)
-    print("As published, DNAPerceiver allocates 20,000 positions (`position_rows: 20000`) and reads 10,500 of them.")
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in settings.items())
-
-
 def _read_embedding(path: Path, genes: Any) -> Any:
     """Numbers for each gene: a table's, or what enters the last layer of a trained network."""
     from raystudy.data.tables import read_features
@@ -294,43 +279,6 @@ def _read_embedding(path: Path, genes: Any) -> Any:
     if path.is_dir() or path.suffix == ".safetensors":
         return TrainedModel.load(path).embed(genes)
     return read_features(path, genes.gene_ids)
-
-
-def _print_dimension(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    console, everything = Console(), {found["representation"]: found, **found["others"]}
-    title = (
-        f"Intrinsic dimension of {found['num_points']:,} distinct genes: {found['representation']}, {found['input']}"
-    )
-    table = Table("estimator", "estimate", "10-90 %", "points", "seconds", title=title)
-    for name in [*found["estimates"], *found["refused"]]:
-        value = found["estimates"].get(name)
-        spread = "{:.1f} - {:.1f}".format(*found["spread"][name]) if name in found["spread"] else ""
-        points, seconds = found["points"].get(name), found["seconds"].get(name)
-        table.add_row(
-            name,
-            "refused" if value is None else f"{value:.1f}",
-            spread,
-            "" if points is None else f"{points:,}",
-            "" if seconds is None else f"{seconds:.2f}",
-        )
-    console.print(table)
-    beside = Table("representation", "consensus", "interval", "mean", "refused", title="What each representation says")
-    for name, one in everything.items():
-        interval = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
-        consensus, mean = ("-" if one[key] is None else f"{one[key]:.1f}" for key in ("consensus", "mean"))
-        num_asked = len(one["estimates"]) + len(one["refused"])
-        beside.add_row(name, consensus, interval, mean, f"{len(one['refused'])} of {num_asked}")
-    console.print(beside)
-    for name, one in everything.items():
-        for flag in one["flags"]:
-            print(f"{name}: {flag}")
-        for reason in dict.fromkeys(one["refused"].values()):
-            refused = ", ".join(estimator for estimator, why in one["refused"].items() if why == reason)
-            print(f"{name}, {refused} refused: {reason}")
-    if found["page"]:
-        print(f"curves and tables: {found['page']}")
 
 
 def _run(application: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # Before anything loads an OpenMP library: threads waiting for each other on a busy machine made tests 50 times slower.
@@ -19,6 +20,15 @@ from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 ATTENTION = {"perceiver.cross": "sdpa", "perceiver.latents": "sdpa", "head": "sdpa"}
 ENDS = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAILED)
+
+REFERENCE = {
+    "test_r2_best_epoch": 0.71,
+    "epoch_by_test_r2": 2,
+    "selection_bias_r2": 0.002,
+    "test_pearson_r2_best_epoch": 0.73,
+    "epoch_by_test_pearson_r2": 1,
+    "selection_bias_pearson_r2": 0.012,
+}
 
 DIMENSION = {
     "representation": "kmer3",
@@ -83,7 +93,7 @@ DIMENSION = {
 }
 
 
-def make_trial(trial_id: str, number: int = 0) -> TrialRecord:
+def make_trial(trial_id: str, number: int = 0, fold: int = 0, replicate: int = 0) -> TrialRecord:
     config = {
         "family": "dna_protein",
         "window_bp": [1000, 500],
@@ -94,7 +104,8 @@ def make_trial(trial_id: str, number: int = 0) -> TrialRecord:
         "learning_rate": 0.001 * (1 + number),
     }
     origin = "finalist" if "-r" in trial_id else "seeded" if number < 2 else "sampled"
-    return TrialRecord(trial_id, config, f"hash{number}", 100_000 + 1000 * number, 7 + number, origin)
+    known = (trial_id, config, f"hash{number}", 100_000 + 1000 * number, 7 + number, origin)
+    return TrialRecord(*known, fold=fold, replicate=replicate)
 
 
 def write_epoch(records: Records, trial_id: str, epoch: int, valid_r2: float) -> None:
@@ -126,8 +137,17 @@ def write_study(
     ridge_noise: float = 0.8,
     finalist_r2: float = 0.45,
     targets: Sequence[str] = ("protein",),
+    num_finalists: int = 1,
+    folds: int = 1,
+    seeds: int = 1,
+    reference: bool = False,
+    objectives: Sequence[str] = ("valid_r2",),
 ) -> Records:
-    """A study folder as the driver leaves it: trials in every state, a finalist, a baseline, the test opened."""
+    """A study folder as the driver leaves it: trials in every state, a finalist, a baseline, the test opened.
+
+    The finalists are t0001, t0002, ..., each a little worse than the one before. ``reference`` adds the numbers of the
+    reference protocol; ``objectives`` are metrics.
+    """
     records = Records(folder)
     split = {
         "hash": "s1",
@@ -153,7 +173,10 @@ def write_study(
         workers=1,
         cpus=2,
     )
-    (folder / "spec.json").write_text('{"hash": "h1", "spec": {"name": "fake", "target": "protein"}}')
+    directions = [{"metric": one, "direction": "maximize" if one == "valid_r2" else "minimize"} for one in objectives]
+    replicates = {"folds": folds, "seeds": seeds}
+    spec = {"name": "fake", "target": "protein", "objectives": directions, "replicates": replicates}
+    (folder / "spec.json").write_text(json.dumps({"hash": "h1", "spec": spec}))
     records.append("dimension", **DIMENSION)
     for number in range(num_trials):
         trial_id, state = f"t{number:04d}", ENDS[number % len(ENDS)]
@@ -161,25 +184,45 @@ def write_study(
         for epoch in range(1, 4):
             value = float("nan") if state is TrialState.FAILED else 0.1 * epoch + 0.01 * number
             write_epoch(records, trial_id, epoch, value)
-        reason = "non-finite loss <nan>" if state is TrialState.FAILED else None
-        records.trial_ended(trial_id, state, reason)
-    records.append("search_finished", reason="trials", trials=num_trials)
+        why = {TrialState.FAILED: ("nan", "non-finite loss <nan>"), TrialState.PRUNED: ("successive_halving", None)}
+        records.trial_ended(trial_id, state, *why.get(state, (None, None)))
+    records.append("search_finished", reason="trials", trials=num_trials, cost=1.25, currency="EUR", duplicates=0)
     records.append("baseline", name="ridge", valid_r2=0.30, valid_pearson_r2=0.31, seconds=1.0)
     if opened:
-        _finish(records, ridge_noise, finalist_r2, targets)
+        scores = _train_finalists(records, [finalist_r2 - 0.05 * rank for rank in range(num_finalists)], seeds, targets)
+        if reference:
+            for found in scores.values():
+                found |= REFERENCE
+        ridges = ["ridge", *(f"ridge-fold{fold}" for fold in range(folds) if folds > 1)]
+        for fold, ridge in enumerate(ridges):
+            scores[ridge] = write_predictions(records, ridge, noise=ridge_noise, targets=targets)
+            if fold:
+                known = {"valid_r2": 0.30 + 0.01 * fold, "valid_pearson_r2": 0.31 + 0.01 * fold}
+                records.append("fold_baseline", name="ridge", fold=fold - 1, **known)
+        records.append("test_opened", scores=scores)
+        records.append("study_finished", seconds=12.0)
     return records
 
 
-def _finish(records: Records, ridge_noise: float, finalist_r2: float, targets: Sequence[str]) -> None:
-    records.trial_started(make_trial("t0001-r0", 1))
-    for epoch in range(1, 4):
-        write_epoch(records, "t0001-r0", epoch, finalist_r2 - 0.1 * (3 - epoch))
-    records.trial_ended("t0001-r0", TrialState.COMPLETE)
-    (records.trial_folder("t0001-r0") / "best.safetensors").write_bytes(b"weights")
-    ours = write_predictions(records, "t0001-r0", noise=0.5, targets=targets)
-    ridge = write_predictions(records, "ridge", noise=ridge_noise, targets=targets)
-    records.append("test_opened", scores={"t0001-r0": ours, "ridge": ridge})
-    records.append("study_finished", seconds=12.0)
+def _train_finalists(
+    records: Records, values: Sequence[float], seeds: int, targets: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Test scores by replicate. Every fold and seed moves a finalist's R2 a little, and finalists not quite alike."""
+    folds = json.loads((records.folder / "spec.json").read_text())["spec"]["replicates"]["folds"]
+    scores = {}
+    for rank, value in enumerate(values):
+        for number in range(folds * seeds):
+            fold, seed = divmod(number, seeds)
+            trial_id = f"t{rank + 1:04d}-r{number}"
+            records.trial_started(make_trial(trial_id, rank + 1, fold, seed))
+            last = value + 0.02 * fold - 0.01 * seed - 0.002 * (number % 3) * rank
+            for epoch in range(1, 4):
+                write_epoch(records, trial_id, epoch, last - 0.1 * (3 - epoch))
+            records.trial_ended(trial_id, TrialState.COMPLETE)
+            (records.trial_folder(trial_id) / "best.safetensors").write_bytes(b"weights")
+            noise = 0.5 + 0.05 * rank + 0.01 * number
+            scores[trial_id] = write_predictions(records, trial_id, noise=noise, targets=targets)
+    return scores
 
 
 @pytest.fixture
@@ -190,6 +233,13 @@ def fake_study(tmp_path: Path) -> Callable[..., Records]:
         return write_study(tmp_path / "studies" / name, **options)  # type: ignore[arg-type]
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those with a Ray share one: a Ray is shared, and drivers want both cores."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

@@ -24,17 +24,27 @@ MAY_IMPORT = {
     "dimension": {"errors", "study", "data"},
     "tracking": {"errors", "study"},
     "report": {"errors", "tracking"},
-    "search": {"errors", "study", "data", "models.build", "tracking.records"},
+    "search": {"errors", "study", "data", "models.build", "models.memory", "tracking.records"},
     "training": {"errors", "study", "data", "models", "dimension", "search", "tracking.records"},
     "execution": {"errors", "study", "data", "models", "dimension", "search", "training", "tracking.records"},
 }
 OUTER = {"errors", "study", "data", "models", "dimension", "tracking", "report", "search", "training", "execution"}
 MAY_IMPORT |= {
+    "materials": OUTER - {"execution", "report"},
+    "printing": set(),
+    "finalists": {*OUTER, "materials", "progress"},
     "simulate": OUTER - {"execution"},
     "plan": OUTER,
     "progress": {"errors", "study", "tracking.records"},
-    "tune": {*OUTER, "plan", "progress", "simulate", "cli.tune_module"},  # so that `python -m raystudy.tune` works
-    "cli": {*OUTER, "plan", "progress", "simulate", "tune"},
+    "tune": {
+        *OUTER,
+        "finalists",
+        "materials",
+        "plan",
+        "progress",
+        "cli.tune_module",
+    },  # so that `python -m raystudy.tune` works
+    "cli": {*OUTER, "materials", "plan", "printing", "progress", "simulate", "tune"},
 }
 # Third party -> the rooms and modules that may import it.
 CONFINED = {
@@ -51,7 +61,7 @@ CONFINED = {
         "tracking.pyfunc_model",
     },
     "safetensors": {"models", "training", "execution", "tracking.pyfunc_model"},
-    "optuna": {"search", "execution", "tune"},
+    "optuna": {"search", "execution", "tune", "simulate"},
     "typer": {"cli"},
     "xformers": {"models.backends"},
 }

@@ -19,7 +19,7 @@ from raystudy.data.batches import StudyData
 from raystudy.data.splits import make_split
 from raystudy.dimension import consensus, estimators
 from raystudy.study.model import ModelSpec, TrainingSpec
-from raystudy.study.spec import SplitSpec
+from raystudy.study.sections import SplitSpec
 from raystudy.training import checkpoint, loop
 from raystudy.training.session import LocalSession
 
@@ -66,7 +66,7 @@ def study_file(tmp_path: Path, **changes: Any) -> str:
         ({"data": {"path": "/nowhere/at/all"}}, "/nowhere/at/all"),
         ({"data": {"source": "yeats"}}, "yeast"),
         ({"data": {"source": "synthetic", "window_bp": [9000, 9000]}}, "9000"),
-        ({"resources": {"gpus_per_worker": 512}}, "512 GPU"),
+        ({"resources": {"gpus_per_worker": 512}}, "GPU: 512"),
     ],
 )
 def test_a_mistake_in_the_study_is_one_paragraph_before_the_first_trial(
@@ -340,6 +340,25 @@ def test_the_arms_of_every_family_are_planned(
     shown = capsys.readouterr().out
     for name, arm in arms.items():
         assert re.search(rf"{name} +│ +{arm['parameters']:,} ", shown)
+
+
+@pytest.mark.parametrize("shown", ["--json", None])
+def test_a_plan_is_made_for_the_declared_cluster_or_for_here_and_exits_with_2_where_it_can_never_run(
+    shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = "cluster: [{count: 4, cpus: 96, gpus: 8, memory_gb: 1000, gpu_memory_gb: 80}]\n"
+    text = Path(study_file(tmp_path)).read_text() + cluster
+    study = tmp_path / "large.yaml"
+    study.write_text(text + "resources: {cpus_per_worker: 90, gpus_per_worker: 8}\n")
+    options = [shown] if shown else []
+
+    assert call(monkeypatch, "plan", str(study), *options) == 0
+    said = capsys.readouterr().out
+    assert ('"cluster": "declared"' if shown else "on the declared cluster it fits") in said
+    assert call(monkeypatch, "plan", str(study), "--here", *options) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert ('"cluster": "this machine"' if shown else "on this machine it can never run") in said
+    assert "a worker needs {CPU: 90, GPU: 8}, but the largest node has" in said
 
 
 @pytest.mark.usefixtures("untouched")

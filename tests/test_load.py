@@ -348,7 +348,7 @@ def test_without_ray_mlflow_or_optuna_installed_a_network_trains_loads_and_predi
         from raystudy.data.genes import Genes
         from raystudy.data.splits import make_split
         from raystudy.study.model import ModelSpec, TrainingSpec
-        from raystudy.study.spec import SplitSpec
+        from raystudy.study.sections import SplitSpec
         from raystudy.training.loop import Job, train
         from raystudy.training.session import LocalSession
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from raystudy.data.genes import Genes
+from raystudy.execution.capacity import declared
 from raystudy.models.build import count_parameters
-from raystudy.plan import list_presets, make_plan, this_machine, widest_affordable
+from raystudy.models.memory import training_bytes
+from raystudy.plan import DECLARED, list_presets, make_plan, this_machine, widest_affordable
 from raystudy.study.model import PRESETS, ModelSpec
+from raystudy.study.reading import load_spec, parse_spec
 from raystudy.study.smoke import smoke
-from raystudy.study.spec import load_spec, parse_spec
 from tests.models.cases import PRESET_PARAMETERS
 
 SEARCH_SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
@@ -45,6 +47,7 @@ def test_a_plan_has_the_keys_of_the_contract_and_is_strict_json() -> None:
     found = plan()
 
     assert {"name", "trials", "arms", "search", "resources", "feasible", "problems"} <= found.keys()
+    assert {"cluster", "limits", "deadlock", "warnings"} <= found.keys()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["name"], found["trials"], found["feasible"], found["problems"]) == ("tiny", 12, True, [])
     assert found["search"]["space"].keys() == STUDY["search"].keys()
@@ -168,8 +171,164 @@ def test_a_study_that_can_never_run_says_what_is_missing() -> None:
 
     assert found["feasible"] is False
     assert found["resources"]["concurrent_trials"] == 0
-    assert any("needs 2 GPU" in problem and "there are 0" in problem for problem in found["problems"])
+    (problem,) = found["problems"]
+    assert "needs {CPU: 1, GPU: 2}, but the largest node has {CPU: 2}" in problem
+    assert found["deadlock"] == {"safe": False, "why": "nothing can start, see the problems"}
+    assert found["limits"]["cpu_hours"] == 0
     assert plan({"CPU": 1.0, "GPU": 2.0}, resources={"gpus_per_worker": 2})["feasible"] is True
+
+
+def test_a_declared_cluster_is_planned_for_node_by_node() -> None:
+    cluster = [{"count": 4, "cpus": 96, "gpus": 8, "gpu_memory_gb": 80}, {"cpus": 4}]
+    spec = parse_spec({**STUDY, "cluster": cluster, "resources": {"gpus_per_worker": 1, "cpus_per_worker": 16}})
+    found = make_plan(spec, declared(spec.cluster or ()), DECLARED)
+
+    assert found["cluster"] == "declared"
+    assert found["feasible"]
+    assert found["resources"]["concurrent_trials"] == 4 * 6
+    assert found["resources"]["capacity"] == {"CPU": 388, "GPU": 32}
+    assert [node["count"] for node in found["resources"]["nodes"]] == [4, 1]
+    assert found["resources"]["finalist_workers"] == 4, "of a batch of 64, at least 16 genes each"
+    assert found["deadlock"]["safe"]
+    assert "24 bundles of {CPU: 16, GPU: 1} have room" in found["deadlock"]["why"]
+
+
+def test_memory_is_told_for_each_arm_and_for_the_largest_corner_of_the_search() -> None:
+    spec = parse_spec(STUDY)
+    search = {**STUDY["search"], "batch_size": {"kind": "pow2", "low": 8, "high": 256}}
+    found = plan(search=search)
+
+    for given, arm in zip(spec.arms, found["arms"], strict=True):
+        assert arm["memory_gb"] == pytest.approx(training_bytes(*spec.configure(given.overrides)) / 1e9, rel=0.01)
+        assert arm["fits"] is None, "nobody said how much memory there is"
+    largest = max(
+        training_bytes(*spec.configure({"latent_dim": 64, "encoder": encoder, "embedding_dim": 32, "batch_size": 256}))
+        for encoder in ("onehot", "embedding")
+    )
+    assert found["search"]["memory_gb"]["max"] == pytest.approx(largest / 1e9, rel=0.01)
+    assert found["search"]["memory_gb"]["max"] > 2 * plan()["search"]["memory_gb"]["max"]
+
+
+def test_an_arm_beyond_the_allowed_memory_is_a_problem_and_a_large_corner_of_the_search_a_warning() -> None:
+    sizes = {arm["name"]: arm["memory_gb"] for arm in plan()["arms"]}
+    between = (sizes["wide"] + sizes["plain"]) / 2
+    found = plan(resources={"memory_gb_per_worker": between})
+
+    assert sizes["wide"] < sizes["plain"], "its batch is smaller"
+    assert {arm["name"]: arm["fits"] for arm in found["arms"]} == {"wide": True, "plain": False}
+    (problem,) = found["problems"]
+    assert problem.startswith(f"arm 'plain' needs about {sizes['plain']:.3g} GB to train, but `resources.memory_gb_")
+    assert any("the largest network of the search space needs about" in warning for warning in found["warnings"])
+
+
+def test_a_node_too_small_is_a_problem_only_where_half_of_a_batch_is_too_large_as_well() -> None:
+    arms = [{"name": "plain", "batch_size": 256}]
+    needs = plan(search={}, arms=arms)["arms"][0]["memory_gb"]
+
+    def found(memory_gb: float) -> dict[str, Any]:
+        return plan({"CPU": 2.0, "memory": memory_gb * 1e9}, search={}, arms=arms)
+
+    assert (found(2.1 * needs)["problems"], found(2.1 * needs)["warnings"]) == ([], [])
+    assert found(1.5 * needs)["problems"] == []
+    assert "2 trials at once on a node of" in found(1.5 * needs)["warnings"][0]
+    assert found(0.8 * needs)["feasible"]
+    assert found(0.8 * needs)["arms"][0]["fits"] is False
+    assert "and a worker can have" in found(0.8 * needs)["warnings"][0]
+    assert "in two halves" in found(0.4 * needs)["problems"][0]
+
+
+def test_limits_are_what_can_be_held_for_as_long_as_the_budget_allows() -> None:
+    prices = {"currency": "EUR", "cpu_hour": 0.1, "gpu_hour": 2}
+    eight = {"CPU": 64.0, "GPU": 8.0}
+    asked = {"resources": {"cpus_per_worker": 4, "gpus_per_worker": 1}, "prices": prices}
+    whole = plan(eight, **asked, budget={"trials": 12, "minutes": 60, "cost": 9})["limits"]
+
+    assert (whole["cpu_hours"], whole["gpu_hours"]) == (32, 8)
+    assert whole["money"] == {"amount": 19.2, "currency": "EUR", "search": 9}
+    assert whole["finalists"] == {"configurations": 1, "folds": 1, "seeds": 1, "runs": 1}
+    timed = plan(
+        eight,
+        **asked,
+        budget={"trials": 12, "minutes": 6000, "trial_minutes": 5},
+        finalists=2,
+        replicates={"folds": 3, "seeds": 2},
+    )
+    assert timed["limits"]["finalists"]["runs"] == 12
+    retrained_on = timed["resources"]["finalist_workers"]
+    assert timed["limits"]["gpu_hours"] == pytest.approx((12 + 12 * retrained_on) * 5 / 60, rel=0.01)
+    assert plan(eight)["limits"]["money"] is None
+    assert plan(eight)["limits"]["gpu_hours"] == 0
+
+
+def warnings(capacity: dict[str, float] = TWO_CORES, **changes: Any) -> str:
+    return " ".join(plan(capacity, **changes)["warnings"])
+
+
+def test_what_is_probably_not_meant_is_warned_of() -> None:
+    with_gpu, gpu = {"CPU": 4.0, "GPU": 1.0}, {"resources": {"gpus_per_worker": 1}}
+    fast = {"arms": [{"name": "fast", "attention": "xformers"}, {"name": "plain"}]}
+    assert warnings() == ""
+    assert "refused will be arm 'fast'" in warnings(**fast)
+    assert "refused" not in warnings(with_gpu, **fast, **gpu)
+    assert "there are GPUs" in warnings(with_gpu)
+    assert "`attention: xformers` of the search" in warnings(training={"attention": "xformers"}, arms=[])
+    many = {"trials": 501, "minutes": 3}
+    assert "`sampler: gp` takes longer" in warnings(sampler="gp", budget=many, arms=[])
+    assert "gp" not in warnings(sampler="gp", arms=[], pruner="none")
+    assert "`sampler: gp` learns from complete trials only" in warnings(sampler="gp", arms=[])
+    assert "2 arms, but `budget.trials` is 1" in warnings(budget={"trials": 1, "minutes": 3})
+
+
+def test_a_grid_s_size_stands_beside_the_trials() -> None:
+    assert plan()["search"]["grid_size"] is None, "a real number has no grid unless somebody says how many points"
+    search = {**STUDY["search"], "learning_rate": {"kind": "log", "low": 1e-4, "high": 1e-3, "points": 3}}
+    found = plan(search=search, sampler="grid")
+
+    assert found["search"]["grid_size"] == 4 * 2 * 4 * 3
+    assert "the grid has 96 points, and `budget.trials` of 12 leaves 10" in " ".join(found["warnings"])
+    assert "grid" not in warnings(search=search, sampler="grid", budget={"trials": 98, "minutes": 3})
+
+
+def test_values_are_counted_only_where_their_condition_holds() -> None:
+    width = {"kind": "pow2", "low": 4, "high": 32}
+    search = {"encoder": STUDY["search"]["encoder"], "embedding_dim": {**width, "when": {"encoder": "embedding"}}}
+    found = plan(search=search, arms=[])["search"]["parameters"]
+    counts = [count(), *(count(encoder="embedding", embedding_dim=width) for width in (4, 8, 16, 32))]
+    assert found == {"min": min(counts), "max": max(counts)}
+
+    searched = {"depth": {"kind": "int", "low": 1, "high": 3, "when": {"latent_dim": 16}}}
+    latents = {"kind": "categorical", "choices": [8, 16, 64]}
+    found = plan(search={"latent_dim": latents, **searched}, arms=[])["search"]["parameters"]
+    counts = [count(latent_dim=8), count(latent_dim=64), *(count(latent_dim=16, depth=depth) for depth in (1, 2, 3))]
+    assert found == {"min": min(counts), "max": max(counts)}
+
+
+def test_few_combinations_are_counted_under_their_constraints_and_many_are_bounded_without_them() -> None:
+    search = {
+        "latent_dim": {"kind": "pow2", "low": 8, "high": 64},
+        "num_latents": {"kind": "pow2", "low": 4, "high": 32},
+    }
+    constraints = ["latent_dim * num_latents <= 256", "latent_dim >= 16"]
+    counts = {(D, N): count(latent_dim=D, num_latents=N) for D in (8, 16, 32, 64) for N in (4, 8, 16, 32)}
+    kept = [number for (D, N), number in counts.items() if D >= 16 and D * N <= 256]
+
+    found = plan(search=search, arms=[], constraints=constraints)["search"]["parameters"]
+    assert found == {"min": min(kept), "max": max(kept)}
+    many = {
+        **search,
+        "queries_dim": {"kind": "int", "low": 8, "high": 8},
+        "batch_size": {"kind": "int", "low": 2, "high": 99},
+    }
+    bound = plan(search=many, arms=[], constraints=[*constraints, "batch_size <= 64"])["search"]["parameters"]
+    assert bound == {"min": min(counts.values()), "max": max(counts.values())}
+
+
+def test_constraints_that_nothing_keeps_are_a_problem() -> None:
+    search = {"latent_dim": {"kind": "pow2", "low": 8, "high": 64}}
+    found = plan(search=search, constraints=["latent_dim <= 4"])
+
+    assert found["search"]["parameters"] == {"min": None, "max": None}
+    assert "no combination of the searched values keeps the constraints latent_dim <= 4" in found["problems"][0]
 
 
 def test_a_limit_on_parameters_stands_in_the_plan() -> None:
@@ -247,10 +406,11 @@ def test_a_plan_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_this_machine_has_a_processor() -> None:
-    machine = this_machine()
+    (machine,) = this_machine()
 
-    assert machine["CPU"] >= 1
-    assert machine["GPU"] >= 0
+    assert machine.cpus >= 1
+    assert machine.gpus >= 0
+    assert 0.1 < (machine.memory_gb or 0) < 1e5
 
 
 def test_the_rows_of_table_1_differ_in_what_the_report_says_they_differ_in() -> None:

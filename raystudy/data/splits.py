@@ -14,12 +14,13 @@ import numpy.typing as npt
 from raystudy.data.genes import Genes
 from raystudy.data.homology import shared_fraction
 from raystudy.errors import DataError, SplitLeakage
-from raystudy.study.space import canonical_hash
-from raystudy.study.spec import SplitSpec
+from raystudy.study.sections import SplitSpec
+from raystudy.study.space import canonical_hash, derive_seed
 
 Rows = npt.NDArray[np.int64]
 PARTS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
+NOWHERE = -1
 FEWEST_CHROMOSOMES = 8
 """With fewer chromosomes than this a block is a stretch of a chromosome instead of a whole one."""
 BLOCKS_OF_SMALL_GENOME = 30
@@ -95,36 +96,95 @@ def make_split(genes: Genes, spec: SplitSpec, window_bp: tuple[int, int], labell
     """
     units = _UNITS[spec.by](genes)
     part_of_unit = _assign(units[labelled], spec)
-    part = np.full(genes.num_genes, -1)
+    part = np.full(genes.num_genes, NOWHERE)
     part[labelled] = part_of_unit[units[labelled]]
+    return _finish(genes, spec, window_bp, labelled, part, "")
 
+
+def make_folds(
+    split: Split,
+    genes: Genes,
+    spec: SplitSpec,
+    window_bp: tuple[int, int],
+    labelled: npt.NDArray[np.bool_],
+    num_folds: int,
+) -> list[Split]:
+    """Part the genes that a split of ``make_split`` does not test into folds, each the validation part in turn.
+
+    The test part is the split's own in every fold. The other labelled genes (those dropped between train and valid
+    among them) are dealt out by the same units, whole, as evenly as these allow; each fold drops what `make_split`
+    would. A gene that no fold drops for being too close to a test gene is validated in exactly one. One fold is the
+    split itself.
+
+    Raises DataError when there are fewer units than folds, or a fold leaves a part with fewer than ten genes.
+    """
+    if num_folds == 1:
+        return [split]
+    part = np.where(labelled, TRAIN, NOWHERE)
+    part[split.test] = TEST
+    apart = part.copy()
+    if spec.by == "block":
+        _drop_close(genes, apart, window_bp)
+    developed = np.flatnonzero(apart == TRAIN)
+    units, sizes = np.unique(_UNITS[spec.by](genes)[developed], return_inverse=True, return_counts=True)[1:]
+    if len(sizes) < num_folds:
+        raise DataError(
+            f"`replicates.folds: {num_folds}` needs as many units of `split.by: {spec.by}` outside the test part, but "
+            f"its {len(developed)} genes are in {len(sizes)}; ask for at most {len(sizes)} folds, or part the genes "
+            "another way"
+        )
+    fold_of_gene = _deal(sizes, num_folds, spec.seed)[units]
+    folds = []
+    for number in range(num_folds):
+        in_fold = part.copy()
+        in_fold[developed[fold_of_gene == number]] = VALID
+        folds.append(_finish(genes, spec, window_bp, labelled, in_fold, f"fold {number} of {num_folds}: "))
+    return folds
+
+
+def _finish(
+    genes: Genes,
+    spec: SplitSpec,
+    window_bp: tuple[int, int],
+    labelled: npt.NDArray[np.bool_],
+    part: npt.NDArray[np.int64],
+    where: str,
+) -> Split:
+    """The split of genes already in their parts: what is too close dropped, sizes checked, audited."""
     dropped = {"no_label": int((~labelled).sum())}
     if spec.by == "block":
-        starts, length = window_starts(genes, window_bp), sum(window_bp)
-        for reason in ("window_overlap", "family"):
-            before = int((part >= 0).sum())
-            for here in (TRAIN, VALID):
-                rows, held = np.flatnonzero(part == here), np.flatnonzero(part > here)
-                if reason == "family":
-                    close = np.isin(genes.family_ids[rows], genes.family_ids[held])
-                else:
-                    close = _overlaps(genes, starts, length, rows, held)
-                part[rows[close]] = -1
-            dropped[reason] = before - int((part >= 0).sum())
-
+        dropped |= _drop_close(genes, part, window_bp)
     rows_of = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
     for name, rows in rows_of.items():
         if len(rows) < FEWEST_GENES:
             raise DataError(
-                f"the {name} part has {len(rows)} genes of {int(labelled.sum())} labelled ones, at least "
-                f"{FEWEST_GENES} are needed; use more genes, a larger fraction, a narrower `data.window_bp` or "
-                f"another `split.by` than {spec.by!r} (genes dropped: {dropped})"
+                f"{where}the {name} part has {len(rows)} genes of {int(labelled.sum())} labelled ones, at least "
+                f"{FEWEST_GENES} are needed; use more genes, a larger fraction, a narrower `data.window_bp`, "
+                f"{'fewer `replicates.folds` ' if where else ''}or another `split.by` than {spec.by!r} "
+                f"(genes dropped: {dropped})"
             )
     report = audit(genes, rows_of, window_bp)
     leaks = [pair for pair, found in report.items() if found["window_overlaps"] or found["family_members"]]
     if spec.by == "block" and leaks:
-        raise SplitLeakage(f"a block split must not leak, but {', '.join(leaks)} do: {report}")
+        raise SplitLeakage(f"{where}a block split must not leak, but {', '.join(leaks)} do: {report}")
     return Split(spec.by, genes.hash, dropped=dropped, audit=report, **rows_of)
+
+
+def _drop_close(genes: Genes, part: npt.NDArray[np.int64], window_bp: tuple[int, int]) -> dict[str, int]:
+    """Take genes too close to one held out from them out of ``part``, in place; how many for which reason."""
+    starts, length = window_starts(genes, window_bp), sum(window_bp)
+    dropped = {}
+    for reason in ("window_overlap", "family"):
+        before = int((part >= 0).sum())
+        for here in (TRAIN, VALID):
+            rows, held = np.flatnonzero(part == here), np.flatnonzero(part > here)
+            if reason == "family":
+                close = np.isin(genes.family_ids[rows], genes.family_ids[held])
+            else:
+                close = _overlaps(genes, starts, length, rows, held)
+            part[rows[close]] = NOWHERE
+        dropped[reason] = before - int((part >= 0).sum())
+    return dropped
 
 
 def audit(genes: Genes, parts: dict[str, Rows], window_bp: tuple[int, int]) -> dict[str, dict[str, float]]:
@@ -208,3 +268,14 @@ def _assign(units: Rows, spec: SplitSpec) -> npt.NDArray[np.int64]:
                 part[unit] = number
                 missing -= sizes[unit]
     return part
+
+
+def _deal(sizes: npt.NDArray[np.int64], num_folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Fold of each unit: the largest first, each to the fold with the fewest genes (Graham 1969); equals by chance."""
+    random = np.random.default_rng(derive_seed(seed, "folds"))
+    shuffled = random.permutation(len(sizes))
+    fold, filled = np.empty(len(sizes), np.int64), np.zeros(num_folds, np.int64)
+    for unit in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        fold[unit] = np.argmin(filled)
+        filled[fold[unit]] += sizes[unit]
+    return fold

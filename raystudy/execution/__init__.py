@@ -9,6 +9,7 @@ _DEFAULTS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for a poll: 1 s of it each epoch by default
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must exit 130 and say how to go on
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -16,6 +17,7 @@ _ON_LOOPBACK = {
     # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; asked for
     # `_node_ip_address="127.0.0.1"`, Ray 2.60 takes the machine's outward address instead.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # a Ray of its own does not come back; a minute by default
 }
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from raystudy.errors import RaystudyError
 from raystudy.execution import remote_address
+from raystudy.execution.capacity import Node, nodes_of
 
 OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; nothing large goes through Ray
 WORKER_ENVIRONMENT = {
@@ -21,8 +22,8 @@ WORKER_ENVIRONMENT = {
 
 
 @contextmanager
-def ray_cluster() -> Iterator[dict[str, float]]:
-    """Connect to ``RAY_ADDRESS`` where it is set, else start a local Ray; yields what it has (CPU, GPU, ...)."""
+def ray_cluster() -> Iterator[tuple[Node, ...]]:
+    """Connect to ``RAY_ADDRESS`` where it is set, else start a local Ray; yields its nodes."""
     import ray
 
     address = remote_address()
@@ -30,7 +31,7 @@ def ray_cluster() -> Iterator[dict[str, float]]:
     if not already_connected:
         _connect(address)
     try:
-        yield ray.cluster_resources()
+        yield nodes_of(ray.nodes())
     finally:
         if not already_connected:
             ray.shutdown()

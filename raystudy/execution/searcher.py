@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raystudy.errors import Reason
+from raystudy.execution.failures import classify_loss, timed_out
 from raystudy.execution.task import Task
 from raystudy.execution.trial import EPOCH, FAILURE, REFUSAL
 from raystudy.search.policy import SearchPolicy
 from raystudy.tracking.records import TrialRecord, TrialState
 
-WORKER_LOST = "worker lost"
 Config = dict[str, Any]
 
 
@@ -27,7 +28,10 @@ class _NotPickled:
 
 
 class PolicySearcher(_NotPickled, Searcher):
-    """Hands the policy's proposals to Tune, and Tune's endings to the policy."""
+    """Hands the policy's proposals to Tune, and what became of them to the policy.
+
+    To Tune each attempt is a trial of its own: a lost one goes back to the policy, which hands it out again.
+    """
 
     def __init__(self, policy: SearchPolicy, make_task: Callable[[TrialRecord], Task], max_concurrent: int) -> None:
         super().__init__()
@@ -41,18 +45,20 @@ class PolicySearcher(_NotPickled, Searcher):
             return None
         proposal = self._policy.ask()
         if proposal is None:
-            return Searcher.FINISHED
+            return None if self._policy.num_running else Searcher.FINISHED
         self._trial_ids[trial_id] = proposal.id
         return self._make_task(proposal).as_json()
 
     def on_trial_complete(self, trial_id: str, result: Config | None = None, error: bool = False) -> None:
+        """Close a trial that ended by itself; of a process that died `PolicyScheduler` has told already."""
         ours = self._trial_ids[trial_id]
         if error:
-            self._policy.end(ours, TrialState.FAILED, WORKER_LOST)
-        elif result and REFUSAL in result:
-            self._policy.end(ours, TrialState.INFEASIBLE, result[REFUSAL])
+            return
+        if result and REFUSAL in result:
+            self._policy.end(ours, TrialState.INFEASIBLE, **json.loads(result[REFUSAL]))
         elif result and FAILURE in result:
-            self._policy.end(ours, TrialState.FAILED, result[FAILURE])
+            told = json.loads(result[FAILURE])
+            self._policy.lost(ours, Reason(told["reason"]), told["detail"])  # ends it, unless another try may help
         else:
             self._policy.end(ours, TrialState.COMPLETE)
 
@@ -64,7 +70,7 @@ class PolicySearcher(_NotPickled, Searcher):
 
 
 class PolicyScheduler(_NotPickled, FIFOScheduler):
-    """Passes each epoch to the policy and stops the trials that it prunes."""
+    """Passes each epoch to the policy and stops the trials that it prunes; says why a process is gone."""
 
     def __init__(self, policy: SearchPolicy) -> None:
         super().__init__()
@@ -76,12 +82,11 @@ class PolicyScheduler(_NotPickled, FIFOScheduler):
         stop = self._policy.report(trial.config["trial_id"], json.loads(result[EPOCH]))
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
-
-class LostAttempts(_NotPickled, Callback):
-    """Tells the policy when Tune starts a trial again after losing its worker."""
-
-    def __init__(self, policy: SearchPolicy) -> None:
-        self._policy = policy
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._policy.interrupted(trial.config["trial_id"], WORKER_LOST)
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        trial_id, folder = trial.config["trial_id"], Path(trial.config["folder"])
+        limit = trial.config["limit_seconds"]
+        if timed_out(folder):
+            self._policy.lost(trial_id, Reason.TIMEOUT, f"it took longer than {limit:g} s, see {folder / 'hung.txt'}")
+            return
+        said = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._policy.lost(trial_id, classify_loss(said))

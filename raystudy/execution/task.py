@@ -31,25 +31,36 @@ class Task:
     split_path: str
     targets: tuple[str, ...]
     cpus: int
+    micro_batches: int
+    """Parts in which each batch goes through the network."""
+    reference: bool
+    """Are the test genes predicted after each epoch, for the published number?"""
+    limit_seconds: float | None
+    """What an attempt may take before it counts as hung."""
 
     @classmethod
     def of(cls, trial: TrialRecord, spec: StudySpec, records: Records, data_folder: Path) -> Task:
+        again, minutes = trial.origin == "finalist", spec.budget.trial_minutes
+        split = f"split-fold{trial.fold}.json" if again and spec.replicates.folds > 1 else "split.json"
         return cls(
             trial_id=trial.id,
             config=trial.config,
             seed=trial.seed,
             folder=str(records.trial_folder(trial.id).resolve()),
             data_folder=str(data_folder.resolve()),
-            split_path=str((records.folder / "split.json").resolve()),
+            split_path=str((records.folder / split).resolve()),
             targets=spec.targets,
             cpus=spec.resources.cpus_per_worker,
+            micro_batches=trial.micro_batches,
+            reference=again and spec.protocol == "reference",
+            limit_seconds=None if minutes is None else 60 * minutes,
         )
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def job(self) -> Job:
-        return Job(*configure(self.config), self.seed)
+        return Job(*configure(self.config), self.seed, self.micro_batches)
 
     def data(self) -> StudyData:
         """The study's genes as this trial's network reads them."""

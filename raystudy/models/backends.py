@@ -126,6 +126,8 @@ def probe(need: Need, backend: str, device: torch.device, dtype: torch.dtype) ->
             return Probed(min(_seconds(need, given, backend, device) for _ in range(_PROBE_REPEATS)))
         except ImportError as missing:
             return Probed(0.0, f"{missing.name or missing} is not installed; install raystudy[gpu]")
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # it says nothing about the backend
         except Exception as error:  # whatever kernels and their dispatchers raise
             return Probed(0.0, f"{type(error).__name__}: {' '.join(str(error).split())}"[:600])
 

@@ -5,6 +5,8 @@ Shapes: B batch, N latents, D latent width, Q query width, H half-life features,
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +59,11 @@ def build(model: ModelSpec, num_targets: int = 1) -> ExpressionNetwork:
 
 def count_parameters(model: ModelSpec, num_targets: int = 1) -> int:
     """Trainable parameters, counted on a network without memory."""
+    return _count(model.model_copy(update={"dropout": 0.0}), num_targets)  # which changes no shape
+
+
+@lru_cache(maxsize=4096)
+def _count(model: ModelSpec, num_targets: int) -> int:
     with torch.device("meta"):
         network = build(model, num_targets)
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,7 +1,8 @@
-"""Who is better: finalists and baselines, chosen on validation, compared on the genes that were sealed."""
+"""Finalists and baselines, the best of each by validation, and two models' predictions of the same genes."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from statistics import fmean
@@ -44,12 +45,24 @@ class Finalist:
         return _mean([self.scores.get(one.id, {}).get(metric) for one in self.completed])
 
 
+def study_file(record: StudyRecord) -> JsonObject:
+    """The study file as it was when the study began, with every key; empty where there is none."""
+    path = record.folder / "spec.json"
+    if not path.exists():
+        return {}
+    written: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+    return written.get("spec", written)
+
+
 def finalists(record: StudyRecord) -> list[Finalist]:
     """The study's finalists, in the order of their trials."""
     by_trial: dict[str, list[TrialRecord]] = {}
     for replicate in record.finalists:
         by_trial.setdefault(replicate.id.rpartition("-r")[0], []).append(replicate)
-    return [Finalist(trial, replicates, record.test_scores) for trial, replicates in by_trial.items()]
+    return [
+        Finalist(trial, sorted(replicates, key=lambda one: (one.fold, one.replicate)), record.test_scores)
+        for trial, replicates in by_trial.items()
+    ]
 
 
 def best_finalist(record: StudyRecord) -> Finalist | None:
@@ -86,7 +99,7 @@ def r2_difference(ours: Pairs, theirs: Pairs, resamples: int = 2000) -> tuple[fl
     Genes of one family or neighbourhood are not independent, so the true interval is somewhat wider.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
-    shared = _shared(ours, theirs)
+    shared = shared_genes(ours, theirs)
     genes = sorted(set().union(*shared.values()))
     evenly = np.full(len(genes), 1 / len(genes))
     counts = np.random.default_rng(0).multinomial(len(genes), evenly, size=resamples)
@@ -104,7 +117,7 @@ def r2_difference(ours: Pairs, theirs: Pairs, resamples: int = 2000) -> tuple[fl
     return float(low), float(high)
 
 
-def _shared(ours: Pairs, theirs: Pairs) -> dict[str, list[str]]:
+def shared_genes(ours: Pairs, theirs: Pairs) -> dict[str, list[str]]:
     """The genes that both predicted, by target."""
     both = {target: sorted(ours[target].keys() & theirs[target].keys()) for target in ours.keys() & theirs.keys()}
     return {target: genes for target, genes in both.items() if genes}
@@ -119,61 +132,6 @@ def _r2_differences(
     total = drawn @ centred**2 - (drawn @ centred) ** 2 / np.maximum(drawn.sum(axis=1), 1)
     errors = [drawn @ (np.array([guess for guess, _ in pairs]) - measured) ** 2 for pairs in (ours, theirs)]
     return np.divide(errors[1] - errors[0], total, out=np.full(len(total), np.nan), where=total > 0)
-
-
-def verdict(record: StudyRecord) -> str:
-    """What the study says, in a few plain sentences, whichever side it favours and however far it got."""
-    finalist, baseline = best_finalist(record), best_baseline(record)
-    if finalist is None or finalist.best_replicate is None:
-        return _unfinished(record)
-    ours_test = finalist.test("test_r2")
-    ours = f"The best network, {finalist.trial}, reaches a validation R2 of {finalist.valid_r2:.3f}"
-    if ours_test is None:
-        sealed = " The test genes are still sealed."
-        return f"{ours}." + ("" if baseline is None else " " + _on_validation(finalist, baseline)) + sealed
-    num_genes = record.test_scores[finalist.best_replicate.id].get("num_genes")
-    ours += f" and a test R2 of {ours_test:.3f}" + (f" on {num_genes:,} sealed genes." if num_genes else ".")
-    theirs_test = None if baseline is None else record.test_scores.get(baseline["name"], {}).get("test_r2")
-    if baseline is None or theirs_test is None:
-        return f"{ours} There is no baseline to hold it against."
-    theirs = f"The best baseline, {baseline['name']}, reaches {baseline['valid_r2']:.3f} and {theirs_test:.3f}."
-    difference = _difference(record, finalist.best_replicate, baseline["name"], ours_test - theirs_test)
-    return f"{ours} {theirs} {difference}{_averaged(record.test_scores[finalist.best_replicate.id])}"
-
-
-def _averaged(scores: JsonObject) -> str:
-    targets = sorted(key.removeprefix("test_r2_") for key in scores if key.startswith("test_r2_"))
-    return f" Every R2 here is the mean over {' and '.join(targets)}." if targets else ""
-
-
-def _difference(record: StudyRecord, replicate: TrialRecord, baseline: str, difference: float) -> str:
-    winner = "the network" if difference > 0 else f"the baseline {baseline}"
-    favours = f"On the test genes the difference of {abs(difference):.3f} favours {winner}"
-    ours, theirs = (predictions(record, one, "test") for one in (replicate.id, baseline))
-    if ours is None or theirs is None or not _shared(ours, theirs):
-        return f"{favours}; how sure that is cannot be said without both predictions."
-    low, high = r2_difference(ours, theirs)
-    interval = f"95 % interval of network minus baseline over the choice of genes: {low:+.3f} to {high:+.3f}"
-    if low <= 0 <= high:
-        return f"{favours}, but other test genes could have turned it round ({interval})."
-    return f"{favours}, and other test genes would hardly have changed that ({interval})."
-
-
-def _on_validation(finalist: Finalist, baseline: JsonObject) -> str:
-    winner = "network" if (finalist.valid_r2 or 0.0) > baseline["valid_r2"] else f"baseline {baseline['name']}"
-    theirs = f"The best baseline, {baseline['name']}, reaches {baseline['valid_r2']:.3f}"
-    return f"{theirs}: so far the {winner} leads."
-
-
-def _unfinished(record: StudyRecord) -> str:
-    finite = [trial for trial in record.trials if trial.valid_r2 is not None]
-    if not finite:
-        return f"Nothing can be said yet: none of {len(record.trials)} trials has a validation R2."
-    best = max(finite, key=lambda trial: trial.valid_r2 or 0.0)
-    return (
-        f"Not decided yet: the best of {len(record.trials)} trials so far is {best.id} with a validation R2 "
-        f"of {best.valid_r2:.3f}; no finalist is done and the test genes are sealed."
-    )
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -7,8 +7,9 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from raystudy.report.compare import best_finalist, predictions
+from raystudy.report.compare import best_finalist, finalists, predictions
 from raystudy.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, inline_svg, legend_below
+from raystudy.report.pareto import pareto
 from raystudy.tracking.records import StudyRecord, TrialRecord, TrialState
 
 LOWEST_R2 = -0.2
@@ -57,8 +58,7 @@ def learning_curves(record: StudyRecord) -> str | None:
     """Validation R2 by epoch: the three best trials and the finalists in colour, the others in grey."""
     trials = [trial for trial in record.trials if trial.valid_r2 is not None]
     best = sorted(trials, key=lambda trial: trial.valid_r2 or 0.0, reverse=True)[:3]
-    finalists = [trial for trial in record.finalists if trial.valid_r2 is not None]
-    if not trials and not finalists:
+    if not trials and not any(trial.valid_r2 is not None for trial in record.finalists):
         return None
 
     def draw(axes: Axes) -> None:
@@ -68,8 +68,12 @@ def learning_curves(record: StudyRecord) -> str | None:
             axes.plot(*_curve(trial), color=GREY, lw=0.8, alpha=0.7, label=label)
         for trial, colour in zip(best, (BLUE, GREEN, "#CC79A7"), strict=False):
             axes.plot(*_curve(trial), color=colour, marker=".", label=trial.id)
-        for trial in finalists:
-            axes.plot(*_curve(trial), color=ORANGE, marker="D", ms=3.5, label=f"{trial.id} (finalist)")
+        for finalist in finalists(record):
+            count = len(finalist.replicates)
+            for number, trial in enumerate(finalist.replicates):
+                named = f"{trial.id} (finalist)" if count == 1 else f"{finalist.trial} ({count} replicates)"
+                label = named if number == 0 else None
+                axes.plot(*_curve(trial), color=ORANGE, marker="D", ms=3.5, alpha=0.5 + 0.5 / count, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation R²")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -79,23 +83,27 @@ def learning_curves(record: StudyRecord) -> str | None:
 
 
 def comparison(record: StudyRecord) -> str | None:
-    """R2 of finalists and baselines on validation (open) and on the test genes (filled)."""
-    lines = [(line["name"], line["valid_r2"], GREY) for line in record.baselines]
-    lines += [(trial.id, trial.valid_r2, BLUE) for trial in record.finalists]
+    """R2 of finalists and baselines on validation (open) and on the test genes (filled); of replicates, each."""
+    lines: list[tuple[str, str, list[float], list[float]]] = [
+        (line["name"], GREY, _known([line["valid_r2"]]), _test(record, [line["name"]])) for line in record.baselines
+    ]
+    for finalist in finalists(record):
+        ids = [one.id for one in finalist.replicates]
+        name = ids[0] if len(ids) == 1 else f"{finalist.trial} ({len(ids)})"
+        lines.append((name, BLUE, _known([one.valid_r2 for one in finalist.replicates]), _test(record, ids)))
     if not lines:
         return None
 
     def draw(axes: Axes) -> None:
-        for row, (name, valid_r2, colour) in enumerate(lines):
-            test_r2 = record.test_scores.get(name, {}).get("test_r2")
-            if valid_r2 is not None:
-                axes.plot(_clip(valid_r2), row, "o", color=colour, markerfacecolor="white", ms=7)
-            if test_r2 is not None:
-                axes.plot(_clip(test_r2), row, "o", color=colour, ms=7)
+        for row, (_, colour, valid, test) in enumerate(lines):
+            for values, face in ((valid, "white"), (test, colour)):
+                alpha = 1 if len(values) == 1 else 0.6
+                clipped = [_clip(value) for value in values]
+                axes.plot(clipped, [row] * len(values), "o", color=colour, markerfacecolor=face, ms=7, alpha=alpha)
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="validation")
         axes.plot([], [], "o", color=INK, label="test")
         axes.axvline(0, color=GREY, lw=1)
-        axes.set_yticks(range(len(lines)), [name for name, _, _ in lines])
+        axes.set_yticks(range(len(lines)), [name for name, *_ in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlabel("R²")
         legend_below(axes)
@@ -129,6 +137,57 @@ def predicted_measured(record: StudyRecord) -> str | None:
             legend_below(axes)
 
     return inline_svg(draw, f"Predicted against measured level of {num_genes} {part} genes", height_in=3.8)
+
+
+def pareto_front(record: StudyRecord) -> str | None:
+    """Validation R2 against the seconds of an epoch, points as large as their parameters; of several objectives."""
+    front = pareto(record)
+    trials = [trial for trial in front.trials if trial.epoch_seconds is not None] if front else []
+    if front is None or not trials:
+        return None
+    best = {front.trials[row].id for row in front.members}
+    most = max(trial.parameters for trial in trials) or 1
+
+    def draw(axes: Axes) -> None:
+        for label, colour, chosen in (
+            ("other trials", GREY, [trial for trial in trials if trial.id not in best]),
+            ("Pareto front", ORANGE, [trial for trial in trials if trial.id in best]),
+        ):
+            if chosen:
+                seconds = [trial.epoch_seconds or 0.0 for trial in chosen]
+                sizes = [12 + 160 * trial.parameters / most for trial in chosen]
+                heights = [_clip(trial.valid_r2) for trial in chosen]
+                axes.scatter(seconds, heights, sizes, color=colour, alpha=0.7, label=label, edgecolors="white")
+        axes.set_xlabel("seconds of an epoch")
+        axes.set_ylabel("validation R²")
+        legend_below(axes)
+
+    return inline_svg(draw, f"Pareto front: {len(best)} of {len(front.trials)} complete trials")
+
+
+def hypervolume_over_time(record: StudyRecord) -> str | None:
+    """Hypervolume of the trials ended so far by the time since the first trial began; of several objectives."""
+    front = pareto(record)
+    if front is None:
+        return None
+    begun = min(trial.attempts[0].started for trial in front.trials)
+    minutes = [0.0, *((ended - begun) / 60 for ended in front.ended)]
+
+    def draw(axes: Axes) -> None:
+        axes.step(minutes, [0.0, *front.hypervolume], where="post", color=BLUE)
+        axes.set_xlabel("minutes since the first trial began")
+        axes.set_ylabel("hypervolume")
+        axes.set_ylim(bottom=0)
+
+    return inline_svg(draw, "Hypervolume over time", height_in=2.6)
+
+
+def _known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _test(record: StudyRecord, identities: list[str]) -> list[float]:
+    return _known([record.test_scores.get(identity, {}).get("test_r2") for identity in identities])
 
 
 def _curve(trial: TrialRecord) -> tuple[list[int], list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,18 +10,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raystudy.report import figures
-from raystudy.report.compare import best_finalist, verdict
+from raystudy.report.compare import best_finalist, study_file
 from raystudy.report.dimension import dimension_view
+from raystudy.report.losses import cost, losses
+from raystudy.report.replicates import comparisons, detectable
 from raystudy.report.rows import result_columns, result_rows
 from raystudy.report.seeding import benchmark_verdict, seeding_outcome
 from raystudy.report.table import report_json, status_json
-from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
+from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord
 
 CAPTIONS = (
     (figures.comparison, "Finalists and baselines on the same genes."),
     (figures.predicted_measured, "Predicted against measured level, best finalist."),
     (figures.search_history, "Search history. Dashed: baselines. Values under -0.2 are drawn at -0.2."),
     (figures.learning_curves, "Learning curves of the search and the finalists."),
+    (
+        figures.pareto_front,
+        "Complete trials; a larger circle has more parameters. None beats one of the front.",
+    ),
+    (figures.hypervolume_over_time, "Hypervolume: what the trials ended so far cover of the objectives' space."),
 )
 
 
@@ -59,10 +65,11 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
     drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
     found = record.last("dimension")
     best = best_finalist(record)
+    report = report_json(record, path)
     return {
         "name": record.name,
-        "verdict": verdict(record),
-        "report": report_json(record, path),
+        "verdict": report["verdict"],
+        "report": report,
         "status": status_json(record),
         "columns": result_columns(record),
         "rows": result_rows(record),
@@ -76,13 +83,13 @@ def _context(record: StudyRecord, path: Path) -> JsonObject:
         "split": _flat(session.get("split")),
         "data": _flat(session.get("data")),
         "best_config": _configuration(best.best_replicate) if best and best.best_replicate else {},
-        "failures": _failures(record),
+        "losses": losses(record),
+        "comparisons": comparisons(record),
+        "detectable": detectable(record),
+        "biased": [seed for one in report["finalists"] for seed in one["seeds"] if seed["reference"]],
+        "importances": _importances(record),
         "provenance": _flat(session.get("provenance")),
-        "resources": {
-            "driver sessions": len(record.every("session_started")),
-            "time at work": f"{record.seconds / 60:.1f} min",
-            "stopped because of": (record.last("search_finished") or {}).get("reason", "not stopped yet"),
-        },
+        "resources": cost(record),
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),
         "spec": _spec_text(record),
@@ -102,19 +109,12 @@ def _configuration(trial: TrialRecord) -> dict[str, str]:
     return _flat({key: value for key, value in lines.items() if value not in (None, "")})
 
 
-def _failures(record: StudyRecord) -> list[tuple[str, int, str, str]]:
-    """(trial, attempt, state, reason) of every attempt that gave no value, also where a later one did."""
-    return [
-        (trial.id, attempt.number, _ended_as(attempt.state, last), attempt.reason or "no reason was recorded")
-        for trial in [*record.trials, *record.finalists]
-        for attempt, last in ((attempt, attempt is trial.attempts[-1]) for attempt in trial.attempts)
-        if attempt.state in (TrialState.FAILED, TrialState.INFEASIBLE)
-        or (attempt.state is TrialState.RUNNING and not last)
-    ]
-
-
-def _ended_as(state: TrialState, last: bool) -> str:
-    return "interrupted" if state is TrialState.RUNNING and not last else state.value
+def _importances(record: StudyRecord) -> list[tuple[str, float | None, float | None]]:
+    """(parameter, its importance by fANOVA, by PED-ANOVA), the most important first."""
+    found = record.last("importances") or {}
+    fanova, ped_anova = (found.get(name) or {} for name in ("fanova", "ped_anova"))
+    rows = [(name, fanova.get(name), ped_anova.get(name)) for name in {**fanova, **ped_anova}]
+    return sorted(rows, key=lambda row: (-(row[1] or 0.0), -(row[2] or 0.0), row[0]))
 
 
 def _flat(nested: JsonObject | None, prefix: str = "") -> dict[str, str]:
@@ -132,8 +132,5 @@ def _flat(nested: JsonObject | None, prefix: str = "") -> dict[str, str]:
 
 
 def _spec_text(record: StudyRecord) -> str | None:
-    path = record.folder / "spec.json"
-    if not path.exists():
-        return None
-    written = json.loads(path.read_text())
-    return yaml.safe_dump(written.get("spec", written), sort_keys=False)
+    written = study_file(record)
+    return yaml.safe_dump(written, sort_keys=False) if written else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord
+from raystudy.report.compare import Finalist, finalists
+from raystudy.report.replicates import Sample, measured, num_folds
+from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
 
 CONFIG_HEADINGS = {
     "family": "family",
@@ -65,7 +67,7 @@ class Row:
 def result_rows(record: StudyRecord) -> list[Row]:
     """Finalists, then trials with the best validation R2 first, then baselines."""
     return [
-        *(_trial_row(record, "finalist", one) for one in sorted(record.finalists, key=_rank)),
+        *(_finalist_row(record, one) for one in sorted(finalists(record), key=_rank)),
         *(_trial_row(record, "trial", one) for one in sorted(record.trials, key=_rank)),
         *(_baseline_row(record, line) for line in record.baselines),
     ]
@@ -82,6 +84,7 @@ def result_columns(record: StudyRecord) -> list[Column]:
         Column("id", "id"),
         Column("valid_r2", "valid R2"),
         Column("test_r2", "test R2"),
+        Column("selection_bias", "selection bias"),
         Column("origin", "arm" if only_arms else "origin"),
         Column("state", "state"),
         *(Column(key, CONFIG_HEADINGS[key]) for key in _telling_keys(record.trials)),
@@ -98,8 +101,47 @@ def _telling_keys(trials: list[TrialRecord]) -> list[str]:
     return [key for key, different in values.items() if len(different) > 1] or ["latent_dim"]
 
 
-def _rank(trial: TrialRecord) -> tuple[float, str]:
-    return (float("inf") if trial.valid_r2 is None else -trial.valid_r2, trial.id)
+def _rank(one: TrialRecord | Finalist) -> tuple[float, str]:
+    known = one.id if isinstance(one, TrialRecord) else one.trial
+    return (float("inf") if one.valid_r2 is None else -one.valid_r2, known)
+
+
+def _finalist_row(record: StudyRecord, finalist: Finalist) -> Row:
+    """One line however many replicates there are: means, with the half-width of their 95 % interval."""
+    first, last = finalist.replicates[0], finalist.replicates[-1]
+    row = _trial_row(record, "finalist", first)
+    row.cells["selection_bias"] = _selection_bias(finalist)
+    if first is last:
+        return row
+    done = sum(one.state is TrialState.COMPLETE for one in finalist.replicates)
+    epochs = sorted({len(one.epochs) for one in finalist.replicates})
+    means = {"valid_r2": finalist.valid_r2, "test_r2": finalist.test("test_r2")}
+    return Row(
+        "finalist",
+        row.cells
+        | {
+            "id": f"{first.id}..{last.id.rpartition('-')[2]}",
+            **{
+                key: _number(mean) + _plus_minus(Sample.of(measured(finalist, key), num_folds(record)))
+                for key, mean in means.items()
+            },
+            "state": "complete" if done == len(finalist.replicates) else f"{done} of {len(finalist.replicates)}",
+            "epochs": "-".join(map(str, epochs if len(epochs) == 1 else (epochs[0], epochs[-1]))),
+            "epoch_seconds": _number(finalist.epoch_seconds, digits=1),
+        },
+    )
+
+
+def _plus_minus(sample: Sample) -> str:
+    return "" if sample.half_width is None else f" ±{sample.half_width:.3f}"
+
+
+def _selection_bias(finalist: Finalist) -> str:
+    """The published Pearson r2, of the epoch best on the test genes, and its excess over that of the epoch chosen."""
+    published, excess = (
+        finalist.test(metric) for metric in ("test_pearson_r2_best_epoch", "selection_bias_pearson_r2")
+    )
+    return "" if published is None or excess is None else f"{published:.3f} ({excess:+.3f})"
 
 
 def _trial_row(record: StudyRecord, kind: str, trial: TrialRecord) -> Row:

@@ -10,15 +10,27 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from raystudy.report.compare import Finalist, best_finalist, finalists, verdict
+from raystudy.report.compare import Finalist, best_finalist, finalists
+from raystudy.report.pareto import pareto_json
+from raystudy.report.replicates import comparisons
 from raystudy.report.rows import CONFIG_HEADINGS, Column, Row, result_columns, result_rows
+from raystudy.report.verdict import verdict
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState, jsonable
+
+REFERENCE = {
+    "test_r2_best_epoch": "test_r2_best_epoch",
+    "test_pearson_r2_best_epoch": "test_pearson_r2_best_epoch",
+    "epoch": "epoch_by_test_pearson_r2",
+    "epoch_by_r2": "epoch_by_test_r2",
+    "selection_bias_r2": "selection_bias_r2",
+    "selection_bias_pearson_r2": "selection_bias_pearson_r2",
+}
+"""Keys of a replicate's numbers under the reference protocol, in the JSON and among its test scores."""
 
 
 def report_json(record: StudyRecord, page: Path | None) -> JsonObject:
     """The contract's ``report`` document; a part that does not exist yet is null or empty."""
     session = record.last("session_started") or {}
-    done = record.last("search_finished") or {}
     document = {
         "name": record.name,
         "verdict": verdict(record),
@@ -35,7 +47,11 @@ def report_json(record: StudyRecord, page: Path | None) -> JsonObject:
             }
             for line in record.baselines
         ],
-        "search": {"finished": bool(done), "reason": done.get("reason")},
+        "comparisons": [one.summary() for one in comparisons(record)],
+        "pareto": pareto_json(record),
+        "importances": _content(record.last("importances")),
+        "duplicates": list({line["number"]: _content(line) for line in record.every("duplicate")}.values()),
+        "search": _search_json(record),
         "test_openings": len(record.every("test_opened")),
         "seconds": record.seconds,
         "page": page,
@@ -51,7 +67,7 @@ def status_json(record: StudyRecord) -> JsonObject:
     strict: JsonObject = jsonable(
         {
             "name": record.name,
-            "trials": {state.value: states[state] for state in TrialState},
+            "trials": {state.value: states[state] for state in TrialState if state is not TrialState.INTERRUPTED},
             "best_valid_r2": max(values, default=None),
             "seconds": record.seconds,
             "finished": record.last("study_finished") is not None,
@@ -90,7 +106,7 @@ def markdown_table(record: StudyRecord) -> str:
 def _that_fit(columns: list[Column], rows: list[Row], width: int, has_arms: bool) -> list[Column]:
     """The columns without those that are dispensable and have no room, the most dispensable first."""
     config = [column.key for column in columns if column.key in CONFIG_HEADINGS]
-    dispensable = ["epoch_seconds", "epochs", *([] if has_arms else ["origin"]), *reversed(config)]
+    dispensable = ["epoch_seconds", "epochs", *([] if has_arms else ["origin"]), *reversed(config), "selection_bias"]
     widths = {column.key: max(map(len, [*_heading(column), *(row.cell(column) for row in rows)])) for column in columns}
     shown = list(columns)
     for key in dispensable:
@@ -105,12 +121,25 @@ def _heading(column: Column) -> list[str]:
     return ["para-", "meters"] if column.key == "parameters" else column.heading.split()
 
 
+def _content(line: JsonObject | None) -> JsonObject | None:
+    """An event without what every event has."""
+    return None if line is None else {key: value for key, value in line.items() if key not in ("event", "time")}
+
+
+def _search_json(record: StudyRecord) -> JsonObject:
+    done = _content(record.last("search_finished"))
+    unknown = dict.fromkeys(("reason", "trials", "cost", "currency"))
+    warm_start = _content(record.last("warm_start"))
+    return {"finished": done is not None, **unknown, **(done or {}), "warm_start": warm_start}
+
+
 def _trial_json(trial: TrialRecord) -> JsonObject:
     ran = trial.epochs[-1] if trial.epochs else {}
     return {
         "id": trial.id,
         "state": trial.state.value,
         "reason": trial.reason,
+        "detail": trial.detail,
         "origin": trial.origin,
         "arm": trial.arm,
         "config": trial.config,
@@ -119,6 +148,7 @@ def _trial_json(trial: TrialRecord) -> JsonObject:
         "valid_r2": trial.valid_r2,
         "best_epoch": trial.best_epoch,
         "epoch_seconds": trial.epoch_seconds,
+        "micro_batches": trial.micro_batches,
         "precision": ran.get("precision"),
         "attention": ran.get("attention"),
         "attempts": [attempt.summary() for attempt in trial.attempts],
@@ -126,19 +156,24 @@ def _trial_json(trial: TrialRecord) -> JsonObject:
 
 
 def _finalist_json(finalist: Finalist) -> JsonObject:
-    seeds = [
-        _trial_json(one)
-        | {metric: value for metric, value in finalist.scores.get(one.id, {}).items() if metric != "num_genes"}
-        for one in finalist.replicates
-    ]
+    excess = {measure: finalist.test(f"selection_bias_{measure}") for measure in ("r2", "pearson_r2")}
     return {
         "trial": finalist.trial,
         "valid_r2": finalist.valid_r2,
         "test_r2": finalist.test("test_r2"),
         "test_pearson_r2": finalist.test("test_pearson_r2"),
         "test_spearman": finalist.test("test_spearman"),
-        "seeds": seeds,
+        "selection_bias": None if None in excess.values() else excess,
+        "seeds": [_replicate_json(one, finalist.scores.get(one.id, {})) for one in finalist.replicates],
     }
+
+
+def _replicate_json(replicate: TrialRecord, scores: JsonObject) -> JsonObject:
+    """A replicate with its test numbers; those of the reference protocol stand apart, for nobody to mistake them."""
+    honest = {metric: value for metric, value in scores.items() if metric not in ("num_genes", *REFERENCE.values())}
+    reference = {key: scores[name] for key, name in REFERENCE.items() if name in scores}
+    where = {"fold": replicate.fold, "replicate": replicate.replicate}
+    return _trial_json(replicate) | where | honest | {"reference": reference or None}
 
 
 def _best_json(record: StudyRecord) -> JsonObject | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raystudy.study.model import ModelSpec
-from raystudy.study.spec import StudySpec, parse_spec
+from raystudy.study.reading import parse_spec
+from raystudy.study.spec import StudySpec
 
 SMOKE_READS: dict[str, Any] = {"window_bp": (300, 300), "max_protein": 300}
 SMOKE_SIZES = {*SMOKE_READS, "num_latents", "pool_size", "position_rows", "epochs"}
@@ -17,7 +18,9 @@ def smoke(spec: StudySpec) -> StudySpec:
     """Any study shrunk to a minute on two CPU cores: two trials of two epochs on short windows of synthetic genes."""
     given = spec.model_dump(mode="json", exclude_unset=True)
     arms = [{"name": arm.name, **_shrunk(arm.overrides, spec.configure(arm.overrides)[0])} for arm in spec.arms]
-    search = {key: value for key, value in given.get("search", {}).items() if key not in SMOKE_SIZES}
+    search = {key: kind for key, kind in given.get("search", {}).items() if key not in SMOKE_SIZES}
+    for kind in search.values():
+        kind["when"] = {key: value for key, value in kind.get("when", {}).items() if key not in SMOKE_SIZES}
     document = given | {
         "name": f"{spec.name[:58]}-smoke",
         "data": {"source": "synthetic", **SMOKE_READS},
@@ -28,6 +31,11 @@ def smoke(spec: StudySpec) -> StudySpec:
         "resources": {},
         "budget": {"trials": 2, "minutes": 3},
         "finalists": 1,
+        "replicates": {"folds": min(spec.replicates.folds, 2)},
+        "warm_start": None,
+        "constraints": [],  # of sizes that are not these
+        "tracking": {"uri": spec.tracking.uri},
+        "cluster": None,
         "baselines": [one for one in spec.baselines if isinstance(one, str)],  # a table has other genes
     }
     return parse_spec(document, where="smoke")

@@ -1,18 +1,13 @@
-"""The study file: its keys, their rules, and errors that a person can act on."""
+"""A whole study: the keys of its file, and the rules that hold between them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -22,117 +17,37 @@ from pydantic import (
 )
 
 from raystudy.errors import SpecError
+from raystudy.study.constraints import Constraint, is_number, keys_of
 from raystudy.study.model import PRESETS, Input, ModelSpec, Section, Target, TrainingSpec, configure, nearest
-from raystudy.study.space import Log, Parameter, PowerOfTwo, Uniform, Value, canonical_hash
+from raystudy.study.sections import (
+    NAME,
+    ArmSpec,
+    BudgetSpec,
+    Counted,
+    DataSpec,
+    FeatureTable,
+    NodeSpec,
+    ObjectiveSpec,
+    PricesSpec,
+    ReplicatesSpec,
+    ResourcesSpec,
+    Setting,
+    SplitSpec,
+    TrackingSpec,
+    WarmStartSpec,
+)
+from raystudy.study.space import (
+    Log,
+    Parameter,
+    PowerOfTwo,
+    Uniform,
+    canonical_hash,
+    conditions_first,
+    conditions_of,
+)
 
-Setting = Value | tuple[int, int] | None
-Counted = Literal["ridge", "gbm"]
 DECIDES_INPUTS = ("preset", "family", "perceiver_input", "encoder", "tokens", "half_life", "max_protein")
-_WAYS = {"categorical", "int", "float", "log", "pow2", "str", "bool", "FeatureTable"}
-"""How pydantic calls the kinds of values that stand for one key, in the location of a problem."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 NOT_STUDIES = {"benchmarks", "cache", "data", "dimension", "mlartifacts"}
-
-
-class DataSpec(Section):
-    """Which genes, and how much of each."""
-
-    source: str | None = None
-    """A built-in source (``yeast``, ``synthetic``), prepared on first use."""
-    path: Path | None = None
-    """A folder written by ``raystudy prepare``, instead of a source."""
-    window_bp: tuple[int, int] = (7000, 3500)
-    """Bases before the anchor (TSS or CDS start) and from it on."""
-    max_protein: int = Field(6000, ge=1)
-    """Residues after which a protein is cut."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.source is None) == (self.path is None):
-            raise ValueError("give either `source` or `path`, not both and not neither")
-        if min(self.window_bp) < 0 or sum(self.window_bp) == 0:
-            raise ValueError(f"`window_bp` is [bases up, bases down], none negative, but got {list(self.window_bp)}")
-        return self
-
-    def offered(self, preset: object) -> dict[str, Any]:
-        """What a network reads where neither it nor its preset says: the sizes given here."""
-        settings = PRESETS[preset].settings if isinstance(preset, str) and preset in PRESETS else {}
-        sizes = self.model_fields_set & {"window_bp", "max_protein"} - settings.keys()
-        return {key: getattr(self, key) for key in sizes}
-
-
-class SplitSpec(Section):
-    """How genes are parted into train, valid and test."""
-
-    by: Literal["block", "chromosome", "family", "random"] = "block"
-    valid: float = Field(0.1, gt=0, lt=1)
-    test: float = Field(0.1, gt=0, lt=1)
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _leaves_training_genes(self) -> Self:
-        if self.valid + self.test >= 1:
-            raise ValueError(f"`valid + test < 1` must hold, but got {self.valid + self.test:g}")
-        return self
-
-
-class ResourcesSpec(Section):
-    """What one trial gets."""
-
-    workers: int = Field(1, ge=1)
-    cpus_per_worker: int = Field(1, ge=1)
-    gpus_per_worker: float = Field(0, ge=0)
-
-
-class BudgetSpec(Section):
-    """When the study ends, whichever comes first, and what one trial may cost."""
-
-    trials: int = Field(ge=1)
-    minutes: float = Field(gt=0)
-    """For the whole study; the search stops early enough to retrain the finalists within it."""
-    parameters: int | None = Field(None, ge=1)
-    """The most that a trial's network may have; larger ones are infeasible and not trained."""
-
-
-class ObjectiveSpec(Section):
-    metric: Literal["valid_r2"] = "valid_r2"
-    direction: Literal["maximize"] = "maximize"
-
-
-class TrackingSpec(Section):
-    uri: str | None = None
-    """Where MLflow is; null is MLFLOW_TRACKING_URI, or else SQLite in the studies folder."""
-
-
-class ArmSpec(Section):
-    """A named, fixed configuration: besides these keys, those of `model` and `training` that differ."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Setting]
-
-    name: str
-    printed: dict[str, Value] = Field(default_factory=dict)
-    """What a publication prints for it, to stand beside ours."""
-    note: str | None = None
-    """What a reader should know of it."""
-
-    @property
-    def overrides(self) -> dict[str, Setting]:
-        return dict(self.__pydantic_extra__)
-
-
-class FeatureTable(Section):
-    """A table of numbers for each gene (embeddings of a language model, say) as baselines of its own."""
-
-    features: Path
-    """Parquet, Feather, CSV or TSV with a column `gene_id`; every other column is a feature."""
-    models: tuple[Counted, ...] = Field(("ridge", "gbm"), min_length=1)
-    name: str | None = None
-    """What the baselines are called after the model's name; the file's name unless said."""
-
-    def arm(self, model: Counted) -> str:
-        """The baseline's name in the results."""
-        return f"{model}-{self.name or self.features.name.split('.')[0]}"
 
 
 class StudySpec(Section):
@@ -146,13 +61,24 @@ class StudySpec(Section):
     model: ModelSpec = Field(default_factory=dict, validate_default=True)
     search: dict[str, Parameter] = Field(default_factory=dict)
     arms: tuple[ArmSpec, ...] = ()
-    sampler: Literal["tpe", "random"] = "tpe"
-    pruner: Literal["successive_halving", "none"] = "successive_halving"
-    objectives: tuple[ObjectiveSpec, ...] = Field((ObjectiveSpec(),), min_length=1, max_length=1)
+    constraints: tuple[Constraint, ...] = ()
+    """Rules between values, such as ``num_latents * latent_dim <= 8192``; what breaks one is not trained."""
+    sampler: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
+    pruner: Literal["successive_halving", "hyperband", "median", "none"] = "successive_halving"
+    objectives: tuple[ObjectiveSpec, ...] = Field((ObjectiveSpec(direction="maximize"),), min_length=1)
+    prune_on: Literal["valid_r2", "epoch_seconds"] = "valid_r2"
+    """The one objective that stops trials early."""
+    warm_start: WarmStartSpec | None = None
     training: TrainingSpec = TrainingSpec()
     resources: ResourcesSpec = ResourcesSpec()
+    cluster: tuple[NodeSpec, ...] | None = Field(None, min_length=1)
+    """The most that the cluster may grow to, where that is more than it has now."""
+    prices: PricesSpec = PricesSpec()
     budget: BudgetSpec
     finalists: int = Field(1, ge=1)
+    replicates: ReplicatesSpec = ReplicatesSpec()
+    protocol: Literal["sealed", "reference"] = "sealed"
+    """``reference`` also computes the number of the best test epoch, as published, to show its selection bias."""
     baselines: tuple[Counted | FeatureTable, ...] = ("ridge", "gbm")
     tracking: TrackingSpec = TrackingSpec()
 
@@ -183,6 +109,7 @@ class StudySpec(Section):
         if len(set(names)) < len(names) or not all(NAME.fullmatch(name) for name in names):
             raise ValueError(f"each baseline needs a `name` of its own that can name a file, but got {list(names)}")
         self._configure({}, where="model")
+        self._check_engine()
         self._check_search()
         self._check_arms()
         self._check_use()
@@ -198,9 +125,54 @@ class StudySpec(Section):
             if useless := unread & keys:
                 raise ValueError(_do_nothing(where, useless, networks[0]))
 
+    def _check_engine(self) -> None:
+        """Sampler, objectives, constraints and budget must fit each other."""
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics) or metrics[0] != "valid_r2":
+            raise ValueError(f"`objectives` are different metrics, `valid_r2` the first of them, but got {metrics}")
+        if self.prune_on not in metrics:
+            raise ValueError(f"`prune_on` is one of the objectives {metrics}, but got {self.prune_on!r}")
+        if self.sampler == "gp" and any(parameter.when for parameter in self.search.values()):
+            raise ValueError("`sampler: gp` would guess at random where keys have a `when`; choose tpe, or remove them")
+        if self.sampler in ("gp", "nsga2") and self.search and self.arms:
+            raise ValueError(
+                f"`sampler: {self.sampler}` would guess at random beside `arms`, which have none of the searched keys; "
+                "choose tpe, or compare the arms in a study of their own"
+            )
+        if not self.search and (self.sampler == "grid" or self.warm_start is not None):
+            what = "sampler: grid" if self.sampler == "grid" else "warm_start"
+            raise ValueError(f"`{what}` is for searched values, but there is no `search`; remove it")
+        if self.sampler == "grid":
+            open_ended = [key for key, parameter in self.search.items() if not parameter.grid()]
+            if open_ended:
+                raise ValueError(f"`sampler: grid` needs `points` (how many values) for {', '.join(open_ended)}")
+            if self.seeded_width or self.warm_start:
+                raise ValueError("`sampler: grid` tries every value anyway; remove `seed_from` and `warm_start`")
+        if self.constraints and not self.search:
+            raise ValueError("`constraints` are for searched values, but there is no `search`; remove them")
+        own = {**self.model.model_dump(), **self.training.model_dump(), "parameters": 0}
+        values = own | {key: parameter.corners()[0] for key, parameter in self.search.items() if key in own}
+        for constraint in self.constraints:
+            if unknown := keys_of(constraint) - values.keys():
+                hint = nearest(min(unknown), sorted(values))
+                raise ValueError(f"`constraints`: unknown key `{min(unknown)}` in {constraint!r}{hint}")
+            if wordy := [key for key in sorted(keys_of(constraint)) if not is_number(values[key])]:
+                raise ValueError(
+                    f"`constraints`: {constraint!r} needs a number for `{wordy[0]}`, but that is {values[wordy[0]]!r}"
+                )
+        if self.budget.cost is not None and self.prices.hourly(self.resources) == 0:
+            raise ValueError("`budget.cost` needs `prices` (cpu_hour, gpu_hour) of what the trials use; give them")
+        if self.warm_start is not None and self.warm_start.study == self.name:
+            raise ValueError("`warm_start.study` is this study itself; name another one, or remove it")
+
     def _check_search(self) -> None:
         fields = {**ModelSpec.model_fields, **TrainingSpec.model_fields}
+        conditions_first(self.search)
         for key, parameter in self.search.items():
+            for other, values in parameter.when.items():
+                values = values if isinstance(values, tuple) else (values,)
+                if never := [value for value in values if not self.search[other].allows(value)]:
+                    raise ValueError(f"`search.{key}.when`: `{other}` is never {never[0]!r}; correct it")
             if isinstance(parameter, Uniform | Log) and key in fields and _is_whole(fields[key].annotation):
                 raise ValueError(
                     f"`search.{key}` is a whole number: search it as int or pow2, but got {parameter.kind}"
@@ -208,7 +180,7 @@ class StudySpec(Section):
             if isinstance(parameter, PowerOfTwo) and parameter.seed_from and key != "latent_dim":
                 raise ValueError(f"`search.{key}.seed_from`: only `latent_dim` can be seeded, remove it")
             for value in parameter.corners():
-                self._configure({key: value}, where=f"search.{key}")
+                self._configure({**conditions_of(key, self.search), key: value}, where=f"search.{key}")
 
     def _check_arms(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -262,12 +234,21 @@ class StudySpec(Section):
         if self.search:
             deciding = [key for key in DECIDES_INPUTS if key in self.search]
             corners = product(*(self.search[key].corners() for key in deciding))
-            configurations += [dict(zip(deciding, corner, strict=True)) for corner in corners]
+            configurations += [self.applying(dict(zip(deciding, corner, strict=True))) for corner in corners]
         found = []
         for overrides in configurations:
             with suppress(ValidationError, SpecError):  # a combination that no trial can be trained with
                 found.append(self.configure(overrides)[0])
         return found
+
+    def applying(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Chosen values without those whose condition another chosen value breaks; a key not chosen breaks none."""
+        kept: dict[str, Any] = {}
+        for key in conditions_first(self.search):
+            conditions = self.search[key].when.keys()
+            if key in chosen and (conditions - chosen.keys() or self.search[key].applies(kept)):
+                kept[key] = chosen[key]
+        return kept
 
     @property
     def networks(self) -> list[ModelSpec]:
@@ -296,90 +277,18 @@ class StudySpec(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes it this study; budget, resources and tracking may change when it is taken up again."""
+        """What makes it this study; budget, machines, prices and tracking may change when it is taken up again."""
         words = {"arms": {"__all__": {"printed", "note"}}}
-        return self.model_dump(mode="json", exclude={"budget": True, "resources": True, "tracking": True, **words})
+        changeable = dict.fromkeys(("budget", "resources", "cluster", "prices", "tracking"), True)
+        return self.model_dump(mode="json", exclude={**changeable, **words})
 
     @property
     def hash(self) -> str:
         return canonical_hash(self.identity)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = []
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is given twice", key.start_mark)
-            seen.append(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_spec(path: Path) -> StudySpec:
-    """Read and validate a study file; SpecError names the file, the key, the value and the rule."""
-    try:
-        document = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise SpecError(f"{path}: the study file cannot be read ({error.strerror}); check its path") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise SpecError(f"{path}: a study file is a mapping of keys (name, data, search, ...), got {document!r:.60}")
-    return parse_spec(document, where=str(path))
-
-
-def parse_spec(document: dict[str, Any], where: str = "study") -> StudySpec:
-    """Validate a study given as plain objects; see `load_spec`."""
-    try:
-        return StudySpec.model_validate(document)
-    except ValidationError as error:
-        raise SpecError(f"{where}: {'; '.join(_explained(error))}") from None
-
-
-def _explained(error: ValidationError) -> list[str]:
-    """One text a place; of the several ways to give a value, only those that what was given comes nearest to."""
-    places: dict[tuple[str, ...], list[Any]] = {}
-    for problem in error.errors():
-        parts = [str(part) for part in problem["loc"]]
-        place = tuple(part for part in parts if part not in _WAYS and "[" not in part)
-        places.setdefault(place, []).append(problem)
-    inner = {place[:depth] for place in places for depth in range(len(place))}
-    return [_explain(list(place), problems) for place, problems in places.items() if place not in inner or not place]
-
-
-def _explain(location: list[str], problems: list[Any]) -> str:
-    key = ".".join(location)
-    if any(problem["type"] == "extra_forbidden" for problem in problems):
-        return f"unknown key `{key}`{nearest(location[-1], _keys_beside(location))}"
-    message = ", or: ".join(dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in problems))
-    received = problems[0]["input"]
-    shown = f" (got {received!r})" if isinstance(received, str | int | float | bool | type(None)) else ""
-    return f"`{key}`: {message}{shown}" if key else message
-
-
-def _keys_beside(location: list[str]) -> list[str]:
-    """The keys that are known where an unknown one was met."""
-    section: Any = StudySpec
-    for part in location[:-1]:
-        if part.isdigit() and get_args(section):
-            section = get_args(section)[0]
-            section = next(filter(_is_section, get_args(section)), section)
-            continue
-        field = section.model_fields.get(part) if _is_section(section) else None
-        section = None if field is None else field.annotation
-    if _is_section(section):
-        return list(section.model_fields)
-    return ["kind", "low", "high", "choices", "seed_from"]
-
-
 def _is_whole(annotation: Any) -> bool:
     return int in (annotation, *get_args(annotation)) and tuple not in (annotation, get_origin(annotation))
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _do_nothing(where: str, keys: Collection[str], model: ModelSpec) -> str:

@@ -33,7 +33,7 @@ EPOCH_METRICS = (
     "eval_seconds",
     "samples_per_second",
 )
-TEST_METRICS = ("test_r2", "test_pearson_r2", "test_spearman")
+TEST_METRICS = ("test_r2", "test_pearson_r2", "test_spearman", "selection_bias_pearson_r2")
 STATUS = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETE: "FINISHED",
@@ -165,11 +165,11 @@ class MlflowMirror:
         logged = self._logged.setdefault(trial.id, set())
         new = [epoch for epoch in trial.epochs if epoch["time"] not in logged]
         metrics = [Metric(key, epoch.get(key), epoch["time"], epoch["epoch"]) for epoch in new for key in EPOCH_METRICS]
-        if attempt.ended is not None:
+        if attempt.ended is not None and trial.state is not TrialState.RUNNING:
             metrics += _summary_metrics(trial, attempt.ended)
         params = flat(trial.config) | {"seed": str(trial.seed)} if fresh else {}
         self._log(run_id, metrics, params, _trial_tags(trial))
-        self._set_status(run_id, STATUS[trial.state], attempt.ended)
+        self._set_status(run_id, STATUS[trial.state], None if trial.state is TrialState.RUNNING else attempt.ended)
         logged |= {epoch["time"] for epoch in new}
 
     def _sync_finalist(self, record: StudyRecord, replicate: TrialRecord) -> None:
@@ -319,7 +319,11 @@ def _trial_tags(trial: TrialRecord) -> dict[str, str]:
         "config_hash": trial.config_hash,
         "global_batch": trial.global_batch,
         "attempts": len(trial.attempts),
+        "detail": trial.detail or "none",
+        "micro_batches": trial.micro_batches,
     }
+    if trial.origin == "finalist":
+        known |= {"fold": trial.fold, "replicate": trial.replicate}
     return flat({"raystudy": known})
 
 
@@ -348,7 +352,7 @@ def _is_server(uri: str) -> bool:
 
 def without_password(uri: str) -> str:
     """The address as it may be shown and recorded."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+    return re.sub(r"\?.*", "", re.sub(r"(://[^/@:]*):.*@", r"\1:***@", uri))  # a query may hold one too
 
 
 def _milliseconds(seconds: float) -> int:

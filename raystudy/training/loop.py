@@ -7,20 +7,25 @@ after any epoch is the run that was never interrupted. Shapes: B batch, n genes 
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raystudy.data.batches import Floats, GeneInputs, StudyData, shard, training_batches, training_steps
 from raystudy.data.splits import Rows
-from raystudy.errors import TrialFailed
+from raystudy.errors import Reason, TrialFailed
 from raystudy.models.backends import choose_backends
 from raystudy.models.build import build
 from raystudy.models.network import ExpressionNetwork
@@ -34,6 +39,11 @@ EVALUATION_BATCH = 64
 NORM_GENES = 512
 ADAM_BETAS = (0.9, 0.98)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in which the system counts a process's memory."""
+
+AfterEpoch = Callable[[int, Callable[[Rows], Floats]], None]
+"""Called on every rank with the epoch's number and what predicts genes, standardised, with its weights."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Job:
     model: ModelSpec
     training: TrainingSpec
     seed: int
+    micro_batches: int = 1
+    """Parts in which a batch goes through the network, for less memory and the same step of the optimizer."""
 
     def state(self, data: StudyData) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors: the configuration, and the scales that it was trained in."""
@@ -55,11 +67,12 @@ class Job:
         }
 
 
-def train(job: Job, data: StudyData, session: Session) -> None:
+def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch | None = None) -> None:
     """Train from the session folder's last checkpoint, or from the start, reporting after every epoch.
 
     The folder then holds ``last.safetensors`` (to go on) and ``best.safetensors`` (the weights of the epoch with the
     largest validation R2). Epochs that an earlier attempt finished are reported again; who listens knows them.
+    ``after_epoch`` is called before an epoch counts as finished, so one that is lost with its process comes again.
 
     Raises Infeasible when the attention asked for cannot be used here, TrialFailed (reason ``nan``) when the loss or a
     prediction stops being finite.
@@ -77,18 +90,20 @@ def train(job: Job, data: StudyData, session: Session) -> None:
     attention = choose_backends(network, job.training.attention, session.device, DTYPES[precision], before)
     parallel = DistributedDataParallel(network) if session.world_size > 1 else network
     bf16 = precision == "bf16"
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
     for epoch in range(len(history) + 1, job.training.epochs + 1):
         torch.manual_seed(derive_seed(job.seed, epoch, session.rank))
         started = time.perf_counter()
         train_loss = _train_epoch(parallel, optimizer, job, data, session, epoch, bf16)
-        epoch_seconds = _slowest(time.perf_counter() - started, session)
+        epoch_seconds = _largest(time.perf_counter() - started, session)
         started = time.perf_counter()
         recalibrate_norms(network, job, data, session, epoch, bf16)
         predicted = predict(network, data.inputs, data.split.valid, session, bf16)
         if not (math.isfinite(train_loss) and np.isfinite(predicted).all()):
             finite = int(np.isfinite(predicted).all(axis=1).sum())
             raise TrialFailed(
-                "nan",
+                Reason.NAN,
                 f"epoch {epoch}: training loss {train_loss}, {finite} of {len(predicted)} predictions finite",
             )
         found = scores(data.labels[data.split.valid], predicted, data.targets)
@@ -101,7 +116,11 @@ def train(job: Job, data: StudyData, session: Session) -> None:
             "samples_per_second": len(data.split.train) / epoch_seconds,
             "precision": precision,
             "attention": attention,
+            "peak_memory_gb": _largest(_peak_memory_gb(session.device), session),
+            **({"micro_batches": job.micro_batches} if job.micro_batches > 1 else {}),
         }
+        if after_epoch is not None:
+            after_epoch(epoch, partial(predict, network, data.inputs, session=session, bf16=bf16))
         history.append(metrics)
         if session.rank == 0:
             _save(network, optimizer, job.state(data), session, history)
@@ -130,20 +149,41 @@ def _train_epoch(
         num_together = max(1, data.num_labels(together))
         for group in optimizer.param_groups:
             group["lr"] = job.training.learning_rate * schedule(step, steps * job.training.epochs, job.training.warmup)
-        with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
-            predicted_BK = network(data.inputs.batch(rows, session.device))
-        measured_BK = data.labels_of(rows, session.device)
-        error_BK = torch.where(measured_BK.isnan(), 0.0, predicted_BK.float() - measured_BK.nan_to_num())
-        squared = error_BK.square().sum()
         optimizer.zero_grad(set_to_none=True)
-        # DDP averages gradients over ranks; this makes that average the mean over the labels of all of them.
-        torch.autograd.backward(squared * world_size / num_together)
+        total += _accumulate_gradients(network, job, data, session, rows, num_together, bf16)
         optimizer.step()
-        total += squared.detach()
         seen += num_together
     if world_size > 1:
         dist.all_reduce(total)
     return float(total) / seen
+
+
+def _accumulate_gradients(
+    network: nn.Module, job: Job, data: StudyData, session: Session, rows: Rows, num_together: int, bf16: bool
+) -> Tensor:
+    """Add the gradients of the mean squared error, to which these genes' labels are a share; their squared errors' sum.
+
+    The parts of a batch are dealt out by length, so that none holds all of the long genes.
+    """
+    num_parts = min(job.micro_batches, len(rows))
+    total = torch.zeros((), device=session.device)
+    for number in range(num_parts):
+        part = shard(rows, number, num_parts)
+        with _unsynchronised(network) if number < num_parts - 1 else nullcontext():
+            with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
+                predicted_BK = network(data.inputs.batch(part, session.device))
+            measured_BK = data.labels_of(part, session.device)
+            error_BK = torch.where(measured_BK.isnan(), 0.0, predicted_BK.float() - measured_BK.nan_to_num())
+            squared = error_BK.square().sum()
+            # DDP averages gradients over ranks; this makes that average the mean over the labels of all of them.
+            torch.autograd.backward(squared * session.world_size / num_together)
+        total += squared.detach()
+    return total
+
+
+def _unsynchronised(network: nn.Module) -> AbstractContextManager[None]:
+    """Gradients stay on their rank until a pass outside of this."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 @torch.no_grad()
@@ -207,13 +247,20 @@ def recalibrate_norms(network: nn.Module, job: Job, data: StudyData, session: Se
                 buffer /= world_size
 
 
-def _slowest(seconds: float, session: Session) -> float:
-    """The largest value over all ranks."""
+def _largest(value: float, session: Session) -> float:
+    """Of all ranks' values."""
     if session.world_size == 1:
-        return seconds
-    largest = torch.tensor(seconds, device=session.device)
+        return value
+    largest = torch.tensor(value, device=session.device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return float(largest)
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    """The most memory (10^9 bytes) held so far: on a GPU by this training's tensors, else by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e9
 
 
 def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, session: Session) -> list[Metrics]:

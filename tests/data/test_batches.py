@@ -34,7 +34,7 @@ from raystudy.data.genes import FEATURES, Genes, GeneTable, Target, write_genes
 from raystudy.data.splits import Split, make_split
 from raystudy.errors import DataError
 from raystudy.study.model import ModelSpec
-from raystudy.study.spec import SplitSpec
+from raystudy.study.sections import SplitSpec
 
 WINDOW = (200, 100)
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from raystudy.data.genes import Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, audit, make_split
 from raystudy.errors import DataError, SplitLeakage
-from raystudy.study.spec import SplitSpec
+from raystudy.study.sections import SplitSpec
 
 WINDOW = (600, 300)
 

@@ -14,9 +14,11 @@ from rich.console import Console
 from raystudy.data.genes import Genes, GeneTable, write_genes
 from raystudy.data.sources import synthetic
 from raystudy.data.splits import make_split
+from raystudy.execution.capacity import Node
 from raystudy.execution.cluster import ray_cluster
 from raystudy.progress import Progress
-from raystudy.study.spec import SplitSpec, parse_spec
+from raystudy.study.reading import parse_spec
+from raystudy.study.sections import SplitSpec
 from raystudy.tracking.records import StudyRecord
 from raystudy.tune import run_study
 
@@ -24,7 +26,7 @@ SYNTHETIC_WINDOW = (300, 150)
 
 
 @pytest.fixture(scope="session")
-def ray() -> Iterator[dict[str, float]]:
+def ray() -> Iterator[tuple[Node, ...]]:
     with ray_cluster() as capacity:
         yield capacity
 

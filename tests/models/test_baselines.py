@@ -12,7 +12,8 @@ from raystudy.data.sources import prepare
 from raystudy.data.splits import Split, make_split
 from raystudy.models.baselines import BASELINES, counted_features, fit_baseline
 from raystudy.study.model import Input, ModelSpec
-from raystudy.study.spec import BudgetSpec, DataSpec, SplitSpec, StudySpec
+from raystudy.study.sections import BudgetSpec, DataSpec, SplitSpec
+from raystudy.study.spec import StudySpec
 from raystudy.training.metrics import r2
 
 WINDOW, MAX_PROTEIN = (300, 100), 150

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raystudy.report.compare import Pairs, best_finalist, predictions, r2_difference, verdict
+from raystudy.report.compare import Pairs, best_finalist, predictions, r2_difference
+from raystudy.report.verdict import verdict
 from raystudy.tracking.predictions import write_predictions
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 

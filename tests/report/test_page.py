@@ -98,19 +98,22 @@ def test_a_study_in_which_every_trial_failed_gets_a_page_with_the_reasons(fake_s
     records = fake_study(num_trials=0, opened=False)
     trial = fake_study(name="other").read().trials[0]
     records.trial_started(trial)
-    records.trial_ended("t0000", TrialState.FAILED, "out of memory")
+    records.trial_ended("t0000", TrialState.FAILED, "out of memory", "8 GB <asked>")
     html = page_of(records)
     assert "out of memory" in html
+    assert "8 GB &lt;asked&gt;" in html
     assert "none of 1 trials has a validation R2" in html
 
 
-def test_an_interrupted_attempt_is_listed_even_where_the_next_one_completed(fake_study):
+def test_an_interrupted_attempt_is_counted_even_where_the_next_one_completed(fake_study):
     records = fake_study(num_trials=0, opened=False)
     trial = fake_study(name="other").read().trials[0]
     records.trial_started(trial)
     records.trial_started(trial)
     records.trial_ended("t0000", TrialState.COMPLETE)
-    assert "interrupted" in page_of(records)
+    html = page_of(records)
+    assert "1 attempt was lost with the driver and taken up again." in html
+    assert "Nothing failed." in html
 
 
 def test_opening_the_test_twice_is_said(fake_study):
@@ -261,8 +264,85 @@ def test_the_page_of_a_dimension_stands_alone_and_shows_its_evidence(fake_study,
     assert [path] == list(path.parent.iterdir())
 
 
+def rich_study(fake_study) -> Records:
+    """A study that has something for every section."""
+    records = fake_study(
+        name="rich", num_finalists=2, folds=3, seeds=2, reference=True,
+        objectives=("valid_r2", "epoch_seconds", "parameters"),
+    )  # fmt: skip
+    shares = {"fanova": {"latent_dim": 0.7, "encoder": 0.3}, "ped_anova": {"encoder": 0.2}}
+    records.append("importances", **shares, num_trials=5, basis="complete trials", refused=None)
+    records.append("duplicate", number=7, of="t0001")
+    again = records.read().trials[2]
+    records.trial_ended("t0002", TrialState.INTERRUPTED, "preempted")
+    records.trial_started(again)
+    records.trial_ended("t0002", TrialState.PRUNED, "median")
+    records.trial_started(TrialRecord("t0005", {}, "h5", 10, 1, "sampled"))
+    records.trial_ended("t0005", TrialState.INFEASIBLE, "memory", "needs <much>")
+    return records
+
+
+def test_a_study_with_everything_has_every_section(fake_study):
+    html = page_of(rich_study(fake_study))
+    assert html.count("<svg") == 9
+    for part in (
+        "<h2>Comparisons</h2>",
+        "With 3 folds, a true difference of about",
+        "<td>3 folds</td>",
+        "<h2>Selection bias</h2>",
+        "<td>+0.012</td>",
+        "<h2>Pareto front</h2>",
+        "Hypervolume over time",
+        "<h2>Importances</h2>",
+        '<td class="word">latent_dim</td><td>0.700</td><td>\N{EN DASH}</td>',
+        "From 5 trials: complete trials.",
+        "1 attempt was lost to preemption and taken up again.",
+        "1 proposal was a configuration tried before",
+        "t0005: needs &lt;much&gt;",
+        "<dt>cost of the search</dt>",
+        "t0001 is better than ridge",
+    ):
+        assert part in html, part
+
+
+def test_sections_that_a_study_has_nothing_for_are_left_out(fake_study):
+    html = page_of(fake_study(num_trials=1, opened=False))
+    for part in ("Comparisons", "Selection bias", "Pareto front", "Importances", "Infeasible"):
+        assert f">{part}<" not in html
+
+
+def test_refused_importances_say_why(fake_study):
+    records = fake_study(opened=False)
+    refused = {"fanova": None, "ped_anova": None, "num_trials": 1, "basis": "", "refused": "fewer than two trials."}
+    records.append("importances", **refused)
+    html = page_of(records)
+    assert "fewer than two trials." in html
+    assert "fANOVA" not in html
+
+
+def test_seeds_of_one_fold_say_what_their_interval_leaves_out(fake_study):
+    assert "not the choice of genes" in page_of(fake_study(seeds=2))
+
+
+def test_replicates_share_a_line_of_the_figures(fake_study):
+    study = fake_study(folds=2, seeds=3).read()
+    assert "t0001 (6 replicates)" in figures.learning_curves(study)
+    assert "t0001 (6)" in figures.comparison(study)
+    assert "t0001-r1" not in figures.comparison(study) + figures.learning_curves(study)
+
+
+def test_the_front_is_drawn_with_and_without_trials_behind_it(fake_study):
+    study = fake_study(num_trials=8, objectives=("valid_r2", "parameters"), opened=False).read()
+    assert ">Pareto front<" in figures.pareto_front(study)
+    assert ">hypervolume<" in figures.hypervolume_over_time(study)
+    alone = fake_study(name="alone", objectives=("valid_r2", "parameters"), num_trials=1, opened=False).read()
+    assert ">other trials<" not in figures.pareto_front(alone)
+    single = fake_study(name="single").read()
+    assert (figures.pareto_front(single), figures.hypervolume_over_time(single)) == (None, None)
+
+
 def test_a_page_of_many_trials_is_made_within_seconds(fake_study):
-    study = fake_study(num_trials=60).read()
+    study = fake_study(num_trials=60, objectives=("valid_r2", "parameters")).read()
     begun = time.perf_counter()
     assert write_page(study).stat().st_size < 1_000_000
     assert time.perf_counter() - begun < 10
@@ -275,7 +355,7 @@ def test_the_page_is_no_wider_than_a_phone_or_a_desktop_window(fake_study, tmp_p
     alone = write_dimension_page(records.read().last("dimension"), tmp_path / "dimension.html").read_text()
     frames = "".join(
         f'<iframe srcdoc="{escape(page)}" style="width:{width}px;border:0"></iframe>'
-        for page in (page_of(records), alone)
+        for page in (page_of(records), page_of(rich_study(fake_study)), alone)
         for width in (390, 1200)
     )
     excess = "({contentDocument: {documentElement: root}}) => root.scrollWidth - root.clientWidth"
@@ -284,4 +364,4 @@ def test_the_page_is_no_wider_than_a_phone_or_a_desktop_window(fake_study, tmp_p
     around.write_text(f"{frames}<script>onload = () => document.title = {measure}</script>")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", around.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "<title>0,0,0,0</title>" in shown
+    assert "<title>0,0,0,0,0,0</title>" in shown

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +14,8 @@ from rich.console import Console
 from raystudy.report.rows import CONFIG_HEADINGS, result_columns, result_rows
 from raystudy.report.table import markdown_table, report_json, result_table, status_json
 from raystudy.search.policy import Origin, SearchPolicy
-from raystudy.study.spec import ModelSpec, TrainingSpec, load_spec
+from raystudy.study.model import ModelSpec, TrainingSpec
+from raystudy.study.reading import load_spec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -30,6 +32,7 @@ def test_the_report_has_the_shape_of_the_contract_and_is_strict_json(fake_study)
     report = report_json(records.read(), Path("report.html"))
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     contract = {"name", "data", "split", "trials", "finalists", "best", "baselines", "page"}
+    contract |= {"comparisons", "pareto", "importances", "duplicates", "search"}
     assert contract <= report.keys()
     assert {"hash", "num_genes"} <= report["data"].keys()
     assert {"hash", "train", "valid", "test", "dropped"} <= report["split"].keys()
@@ -60,10 +63,11 @@ def test_no_test_number_stands_in_the_report_of_a_sealed_study(fake_study):
 def test_a_retried_trial_stands_once_with_its_attempts_inside(fake_study):
     records = fake_study()
     records.trial_started(records.read().trials[4])
-    records.trial_ended("t0004", TrialState.FAILED, "again")
+    records.trial_ended("t0004", TrialState.FAILED, "crash", "again")
     trials = report_json(records.read(), None)["trials"]
     assert [trial["id"] for trial in trials] == [f"t{number:04d}" for number in range(5)]
-    assert [attempt["reason"] for attempt in trials[4]["attempts"]] == ["non-finite loss <nan>", "again"]
+    assert [attempt["detail"] for attempt in trials[4]["attempts"]] == ["non-finite loss <nan>", "again"]
+    assert (trials[4]["reason"], trials[4]["detail"]) == ("crash", "again")
 
 
 def test_a_study_that_has_not_begun_still_reports(tmp_path):
@@ -79,6 +83,96 @@ def test_the_status_counts_trials_by_state(fake_study):
     assert status["trials"] == {"complete": 3, "pruned": 1, "failed": 1, "infeasible": 0, "running": 0}
     assert status["best_valid_r2"] == pytest.approx(0.33)
     assert status["seconds"] >= 0
+
+
+def test_an_interrupted_trial_counts_as_running(fake_study):
+    records = fake_study(opened=False)
+    records.trial_started(records.read().trials[0])
+    records.trial_ended("t0000", TrialState.INTERRUPTED, "preempted")
+    assert status_json(records.read())["trials"]["running"] == 1
+    assert report_json(records.read(), None)["trials"][0]["state"] == "running"
+
+
+def test_what_the_engine_wrote_about_the_search_is_in_the_report(fake_study):
+    records = fake_study()
+    report = report_json(records.read(), None)
+    assert (report["importances"], report["duplicates"], report["pareto"]) == (None, [], None)
+    search = {"finished": True, "reason": "trials", "trials": 5, "cost": 1.25, "currency": "EUR", "duplicates": 0}
+    assert report["search"] == search | {"warm_start": None}
+    for of in ("t0001", "t0001", "t0002"):
+        records.append("duplicate", number=7 if of == "t0001" else 9, of=of)
+    importances = {"fanova": {"latent_dim": 1.0}, "ped_anova": None, "num_trials": 5, "basis": "all", "refused": None}
+    records.append("importances", **importances | {"num_trials": 4})
+    records.append("importances", **importances)
+    warm_start = {"study": "earlier", "points": [], "skipped": []}
+    records.append("warm_start", **warm_start)
+    report = report_json(records.read(), None)
+    assert report["duplicates"] == [{"number": 7, "of": "t0001"}, {"number": 9, "of": "t0002"}]
+    assert report["importances"] == importances
+    assert report["search"]["warm_start"] == warm_start
+
+
+def test_a_search_under_way_says_so(tmp_path):
+    search = report_json(Records(tmp_path / "new").read(), None)["search"]
+    unknown = dict.fromkeys(("reason", "trials", "cost", "currency", "warm_start"))
+    assert search == {"finished": False} | unknown
+
+
+def test_a_trial_says_into_how_many_parts_its_batches_were_cut(fake_study):
+    records = fake_study(num_trials=1, opened=False)
+    records.trial_ended("t0000", TrialState.INTERRUPTED, "out of memory")
+    records.trial_started(records.read().trials[0], micro_batches=2)
+    trial = report_json(records.read(), None)["trials"][0]
+    assert trial["micro_batches"] == 2
+    assert [attempt["micro_batches"] for attempt in trial["attempts"]] == [1, 2]
+
+
+def test_a_replicate_says_its_fold_and_seed_and_keeps_the_published_numbers_apart(fake_study):
+    plain = report_json(fake_study().read(), None)["finalists"][0]
+    assert (plain["selection_bias"], plain["seeds"][0]["reference"]) == (None, None)
+    finalist = report_json(fake_study(name="reference", folds=2, seeds=2, reference=True).read(), None)["finalists"][0]
+    assert [(seed["fold"], seed["replicate"]) for seed in finalist["seeds"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert finalist["seeds"][0]["reference"] == {
+        "test_r2_best_epoch": 0.71,
+        "test_pearson_r2_best_epoch": 0.73,
+        "epoch": 1,
+        "epoch_by_r2": 2,
+        "selection_bias_r2": 0.002,
+        "selection_bias_pearson_r2": 0.012,
+    }
+    assert not {"test_r2_best_epoch", "selection_bias_r2"} & finalist["seeds"][0].keys()
+    assert finalist["selection_bias"] == pytest.approx({"r2": 0.002, "pearson_r2": 0.012})
+
+
+def test_only_the_reference_protocol_has_a_column_of_selection_bias(fake_study):
+    assert "selection bias" not in markdown_table(fake_study().read())
+    records = fake_study(name="reference", reference=True)
+    assert "0.730 (+0.012)" in markdown_table(records.read())
+    assert "0.730 (+0.012)" in printed(records, 80)
+    assert "mean over" not in report_json(records.read(), None)["verdict"], "its keys are no targets"
+
+
+@pytest.mark.parametrize("options", [{"folds": 5, "seeds": 3}, {"seeds": 3}])
+def test_a_finalist_of_several_replicates_is_one_row_with_intervals(fake_study, options):
+    records = fake_study(num_finalists=2, reference=True, **options)
+    rows = [row for row in result_rows(records.read()) if row.kind == "finalist"]
+    last = options.get("folds", 1) * options["seeds"] - 1
+    assert [row.cells["id"] for row in rows] == [f"t0001-r0..r{last}", f"t0002-r0..r{last}"]
+    for row in rows:
+        assert all(re.fullmatch(r"-?0\.\d{3} ±0\.\d{3}", row.cells[key]) for key in ("valid_r2", "test_r2"))
+    text = printed(records, 80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for row in rows:
+        assert all(row.cells[key] in text for key in ("valid_r2", "test_r2", "selection_bias"))
+
+
+def test_a_finalist_says_how_many_of_its_replicates_are_done(fake_study):
+    records = fake_study(seeds=2)
+    records.trial_ended("t0001-r1", TrialState.FAILED, "crash")
+    row = result_rows(records.read())[0]
+    assert (row.cells["id"], row.cells["state"]) == ("t0001-r0..r1", "1 of 2")
+    assert row.cells["valid_r2"] == "0.450", "one replicate has no interval"
 
 
 def test_the_table_lists_finalists_then_trials_with_the_best_first_then_baselines(fake_study):
@@ -226,7 +320,7 @@ def test_a_name_longer_than_the_terminal_is_cut_and_no_number_is(records):
 def test_a_trial_that_cannot_be_trained_claims_no_parameters(records):
     add_trial(records, {"latent_dim": 8})
     records.trial_started(TrialRecord("t0001", {"family": "protein", "half_life": "concat"}, "h", 0, 1, "sampled"))
-    records.trial_ended("t0001", TrialState.INFEASIBLE, "reads no half-life features")
+    records.trial_ended("t0001", TrialState.INFEASIBLE, "rule", "reads no half-life features")
     row = next(line for line in markdown_table(records.read()).splitlines() if "t0001" in line)
     assert "infeasible" in row
     assert " 0 |" not in row.replace("| 0 |  |", "")  # the zero epochs aside

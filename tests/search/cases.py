@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from raystudy.search.policy import Origin, SearchPolicy
-from raystudy.study.spec import StudySpec, parse_spec
+from raystudy.study.reading import parse_spec
+from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 EPOCHS = 3
@@ -37,9 +39,18 @@ def make_spec(**changes: Any) -> StudySpec:
     )
 
 
-def open_policy(folder: Path, ends_in: float = 3600, **changes: Any) -> SearchPolicy:
-    """The study's policy as a driver that has just started would make it."""
-    return SearchPolicy(make_spec(**changes), Records(folder), time.time() + ends_in)
+def open_policy(
+    folder: Path, ends_in: float = 3600, storage: BaseStorage | None = None, **changes: Any
+) -> SearchPolicy:
+    """The study's policy as a driver that has just started would make it; ``storage`` instead of the study's file."""
+    return SearchPolicy(make_spec(**changes), Records(folder), time.time() + ends_in, storage=storage)
+
+
+def ask(policy: SearchPolicy) -> TrialRecord:
+    """The next trial, of which there must be one."""
+    trial = policy.ask()
+    assert trial is not None, policy.finished_reason
+    return trial
 
 
 def metrics(epoch: int, valid_r2: float, seconds: float = 0.01) -> dict[str, Any]:
@@ -68,9 +79,9 @@ def run_all(policy: SearchPolicy, value: Value = width_value) -> list[TrialRecor
     return ran
 
 
-def in_optuna(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """What Optuna's storage says, read afresh."""
-    return optuna.load_study(study_name="fake", storage=f"sqlite:///{folder / 'optuna.db'}").get_trials()
+def in_optuna(folder: Path, name: str = "fake") -> list[optuna.trial.FrozenTrial]:
+    """What Optuna's storage says, read afresh, by plain Optuna as its dashboard would."""
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder / 'optuna.db'}").get_trials()
 
 
 ARMS = [{"name": "wide", "latent_dim": 64}, {"name": "narrow", "latent_dim": 8}]

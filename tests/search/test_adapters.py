@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from raystudy.errors import Infeasible, TrialFailed
+from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution import trial as worker
 from raystudy.execution.searcher import PolicyScheduler, PolicySearcher
 from raystudy.execution.task import Task
 from raystudy.search.policy import SearchPolicy
-from raystudy.study.spec import parse_spec
+from raystudy.study.reading import parse_spec
 from raystudy.tracking.records import Records, TrialState
 
 SPEC = parse_spec(
@@ -102,24 +103,75 @@ def test_what_the_worker_refuses_is_infeasible_with_its_reason_and_the_search_go
 
     for trial_id in refused:
         trial = study.records.read_trial(trial_id)
-        assert (trial.state, trial.reason) == (TrialState.INFEASIBLE, reason)
+        assert (trial.state, trial.reason, trial.detail) == (TrialState.INFEASIBLE, "attention backend", reason)
         assert not (study.records.trial_folder(trial_id) / "error.txt").exists(), "it is no crash"
     assert study.records.read_trial(trained).state is TrialState.COMPLETE
     storage = f"sqlite:///{study.records.folder / 'optuna.db'}"
-    told = [one.state for one in optuna.load_study(study_name="fake", storage=storage).trials]
-    assert told == [OptunaState.FAIL, OptunaState.FAIL, OptunaState.COMPLETE]
+    told = optuna.load_study(study_name="fake", storage=storage).trials
+    assert [one.state for one in told] == [OptunaState.PRUNED, OptunaState.PRUNED, OptunaState.COMPLETE]
+    assert [any(excess > 0 for excess in one.constraints.values()) for one in told] == [True, True, False]
 
 
 def test_a_failure_and_a_crash_are_failed_and_not_infeasible(study: Study) -> None:
     def diverge(*_: Any) -> None:
-        raise TrialFailed("nan", "epoch 1")
+        raise TrialFailed(Reason.NAN, "epoch 1")
 
     def crash(*_: Any) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError("no such column")
 
     states = {name: study.records.read_trial(study.run(name, one)) for name, one in (("a", diverge), ("b", crash))}
 
     assert {trial.state for trial in states.values()} == {TrialState.FAILED}
-    assert states["a"].reason == "nan: epoch 1"
-    assert str(states["b"].reason).startswith("crash: RuntimeError: out of memory")
+    assert (states["a"].reason, states["a"].detail) == ("nan", "epoch 1")
+    assert states["b"].reason == "crash"
+    assert str(states["b"].detail).startswith("RuntimeError: no such column (see ")
     assert (study.records.trial_folder(states["b"].id) / "error.txt").exists()
+
+
+def test_out_of_memory_is_tried_once_more_with_its_batches_in_parts(study: Study) -> None:
+    micro_batches = []
+
+    def fill(job: Any, *_: Any) -> None:
+        micro_batches.append(job.micro_batches)
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    first, second = study.run("a", fill), study.run("b", fill)
+    other = study.run("c", lambda _job, _data, session: session.report(EPOCH))
+
+    assert first == second != other
+    assert micro_batches == [1, 2]
+    trial = study.records.read_trial(first)
+    assert (trial.state, trial.reason, trial.micro_batches) == (TrialState.FAILED, "out of memory", 2)
+    assert "Tried to allocate 20 GiB" in str(trial.detail)
+
+
+def test_a_process_that_is_gone_is_handed_out_again_by_tune_as_another_trial_of_its_own(
+    study: Study, tmp_path: Path
+) -> None:
+    said = tmp_path / "error.txt"
+    said.write_text("The actor died unexpectedly before finishing this task. The actor died because its node has died.")
+    config = study.searcher.suggest("a")
+    assert isinstance(config, dict)
+    study.scheduler.on_trial_result(None, SimpleNamespace(config=config), {"epoch_metrics": json.dumps(EPOCH)})
+    study.scheduler.on_trial_error(None, SimpleNamespace(config=config, error_file=str(said)))
+    study.searcher.on_trial_complete("a", error=True)
+
+    again = study.searcher.suggest("b")
+
+    assert isinstance(again, dict)
+    assert again["trial_id"] == config["trial_id"]
+    (lost, running) = study.records.read_trial(config["trial_id"]).attempts
+    assert (lost.state, lost.reason) == (TrialState.INTERRUPTED, "preempted")
+    assert running.state is TrialState.RUNNING
+
+
+def test_the_searcher_waits_while_anything_runs_and_ends_the_search_when_nothing_does(study: Study) -> None:
+    study.searcher._max_concurrent = 9
+    for name in ("a", "b", "c"):
+        study.run(name, lambda _job, _data, session: session.report(EPOCH))
+    assert isinstance(study.searcher.suggest("d"), dict)
+
+    assert study.searcher.suggest("e") is None, "the space has 4 widths, and the last may be lost yet"
+    assert study.policy.finished_reason == "exhausted"
+    study.searcher.on_trial_complete("d", {})
+    assert study.searcher.suggest("f") == "FINISHED"

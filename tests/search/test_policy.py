@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState as OptunaState
 
+from raystudy.errors import Reason
 from raystudy.models.build import count_parameters
 from raystudy.search.policy import Origin, SearchPolicy, trial_id_of
+from raystudy.search.stopping import Budget
 from raystudy.study.model import ModelSpec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
 from tests.search.cases import (
     EPOCHS,
+    ask,
     in_optuna,
     make_spec,
     metrics,
@@ -91,11 +94,12 @@ def test_a_failed_trial_is_told_as_failed_with_its_reason_and_does_not_block(fol
     policy = open_policy(folder)
     trial = policy.ask()
     assert trial is not None
-    policy.end(trial.id, TrialState.FAILED, "nan: epoch 1")
+    policy.end(trial.id, TrialState.FAILED, Reason.NAN, "epoch 1")
 
-    assert in_optuna(folder)[0].state is OptunaState.FAIL
+    told = in_optuna(folder)[0]
+    assert (told.state, told.user_attrs["raystudy.reason"]) == (OptunaState.FAIL, "nan: epoch 1")
     kept = Records(folder).read_trial(trial.id)
-    assert (kept.state, kept.reason, kept.valid_r2) == (TrialState.FAILED, "nan: epoch 1", None)
+    assert (kept.state, kept.reason, kept.detail, kept.valid_r2) == (TrialState.FAILED, "nan", "epoch 1", None)
     assert len(run_all(policy)) == 5, "it counts against the budget of trials"
 
 
@@ -132,6 +136,11 @@ def test_a_trial_left_running_is_proposed_first_with_the_epochs_it_had(folder: P
     assert record.state is TrialState.COMPLETE
     assert [[epoch["epoch"] for epoch in attempt.epochs] for attempt in record.attempts] == [[1, 2], [3]]
     assert len(Records(folder).read().trials) == 6
+    assert [(attempt.state, attempt.reason) for attempt in record.attempts] == [
+        (TrialState.INTERRUPTED, "driver lost"),
+        (TrialState.COMPLETE, None),
+    ]
+    assert record.attempts[0].ended == record.attempts[0].epochs[-1]["time"], "its last sign of life"
     assert [one.state for one in in_optuna(folder)] == [OptunaState.COMPLETE] * 6
     assert in_optuna(folder)[1].intermediate_values.keys() == {1, 2, 3}
 
@@ -162,15 +171,21 @@ def test_after_the_deadline_nothing_starts_and_what_runs_is_stopped(folder: Path
 
 def test_the_search_leaves_time_to_retrain_every_finalist(folder: Path) -> None:
     # The slowest epoch takes 100 s: a finalist needs 3 of these and the time to start.
-    assert not open_policy(folder, ends_in=300).out_of_time
-    policy = open_policy(folder)
-    trial = policy.ask()
-    assert trial is not None
-    policy.report(trial.id, metrics(1, 0.3, seconds=100))
+    def ends(ends_in: float, **spec: Any) -> bool:
+        opened = time.time()
+        budget = Budget(make_spec(**spec), opened + ends_in, lambda: opened)
+        for trial in Records(folder).read().trials:
+            budget.count(trial)
+        return budget.enough == "minutes"
 
-    assert open_policy(folder, ends_in=300).out_of_time
-    assert not open_policy(folder, ends_in=400).out_of_time
-    assert open_policy(folder, ends_in=400, finalists=2).out_of_time
+    assert not ends(300)
+    policy = open_policy(folder)
+    policy.report(ask(policy).id, metrics(1, 0.3, seconds=100))
+
+    assert ends(300)
+    assert not ends(400)
+    assert ends(400, finalists=2)
+    assert ends(400, replicates={"seeds": 2})
 
 
 class Killed(Exception):
@@ -181,7 +196,7 @@ def killed(*_: Any, **__: Any) -> None:
     raise Killed
 
 
-def test_a_driver_killed_before_recording_a_proposal_loses_only_that(
+def test_a_driver_killed_before_recording_a_proposal_does_not_lose_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = open_policy(folder)
@@ -193,12 +208,9 @@ def test_a_driver_killed_before_recording_a_proposal_loses_only_that(
     enqueue_points(again)
     ran = run_all(again)
 
-    assert [trial.config["latent_dim"] for trial in ran if trial.origin == "seeded"].count(16) == 1
-    assert {trial.config["latent_dim"] for trial in ran if trial.origin == "seeded"} == {16, 32}
-    assert len(ran) == 6
-    states = [one.state for one in in_optuna(folder)]
-    assert states[0] is OptunaState.FAIL
-    assert states[1:] == [OptunaState.COMPLETE] * 6
+    assert [trial.config["latent_dim"] for trial in ran if trial.origin == "seeded"] == [16, 32]
+    assert [trial.id for trial in ran] == [trial_id_of(number) for number in range(6)], "the first one was adopted"
+    assert [one.state for one in in_optuna(folder)] == [OptunaState.COMPLETE] * 6
 
 
 @pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED])
@@ -228,7 +240,7 @@ def test_a_driver_killed_before_optuna_knew_an_epoch_makes_it_known_when_the_tri
     trial = policy.ask()
     assert trial is not None
     train(policy, trial, until=1)
-    monkeypatch.setattr(policy._storage, "set_trial_intermediate_value", killed)
+    monkeypatch.setattr(policy._optuna, "set_epoch", killed)
     with pytest.raises(Killed):
         policy.report(trial.id, metrics(2, 0.4))
     monkeypatch.undo()
@@ -247,12 +259,15 @@ def test_a_lost_worker_is_another_attempt_at_the_same_trial(folder: Path) -> Non
     trial = policy.ask()
     assert trial is not None
     train(policy, trial, until=1)
-    policy.interrupted(trial.id, "worker lost")
-    train(policy, trial)
+    assert policy.lost(trial.id, Reason.WORKER_LOST)
+    assert policy.num_running == 0
+    again = ask(policy)
+    assert (again.id, again.seed) == (trial.id, trial.seed)
+    train(policy, again)
 
     record = Records(folder).read_trial(trial.id)
     assert [(attempt.state, attempt.reason) for attempt in record.attempts] == [
-        (TrialState.FAILED, "worker lost"),
+        (TrialState.INTERRUPTED, "worker lost"),
         (TrialState.COMPLETE, None),
     ]
     assert len(record.epochs) == EPOCHS
@@ -260,12 +275,48 @@ def test_a_lost_worker_is_another_attempt_at_the_same_trial(folder: Path) -> Non
     assert in_optuna(folder)[0].state is OptunaState.COMPLETE
 
 
-def test_a_configuration_that_comes_again_gets_another_seed(folder: Path) -> None:
-    search = {"encoder": {"kind": "categorical", "choices": ["onehot"]}}
-    ran = run_all(open_policy(folder, search=search))
+def test_a_configuration_that_comes_again_is_no_second_trial_and_its_value_is_told(folder: Path) -> None:
+    policy = open_policy(folder, sampler="random", search={"batch_size": {"kind": "pow2", "low": 16, "high": 32}})
+    for origin in ("seeded", "warm", "sampled"):
+        policy.enqueue({"batch_size": 16}, Origin(origin))
+    first = ask(policy)
+    train(policy, first)
+    run_all(policy)
 
-    assert len({trial.config_hash for trial in ran}) == 1
-    assert len({trial.seed for trial in ran}) == len(ran) == 6
+    ran = Records(folder).read()
+    assert [trial.config["batch_size"] for trial in ran.trials] == [16, 32]
+    assert {trial.state for trial in ran.trials} == {TrialState.COMPLETE}
+    events = ran.every("duplicate")
+    assert [(event["number"], event["of"]) for event in events[:2]] == [(1, "t0000"), (2, "t0000")]
+    known = in_optuna(folder)
+    assert len(known) == len(ran.trials) + len(events)
+    for event in events:
+        original = known[int(event["of"].removeprefix("t"))]
+        told = known[event["number"]]
+        assert (told.state, told.value) == (OptunaState.COMPLETE, original.value)
+        assert told.user_attrs["duplicate_of"] == event["of"]
+    assert policy.finished_reason == "exhausted"
+
+
+def test_a_driver_killed_between_marking_a_duplicate_and_recording_it_counts_it_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"budget": {"trials": 2, "minutes": 10}}
+    policy = open_policy(folder, **changes)
+    for origin in ("seeded", "warm"):
+        policy.enqueue({"latent_dim": 16, "encoder": "onehot", "learning_rate": 0.001}, Origin(origin))
+    train(policy, ask(policy))
+    monkeypatch.setattr(policy.records, "append", killed)
+    with pytest.raises(Killed):
+        policy.ask()
+    assert in_optuna(folder)[1].user_attrs["duplicate_of"] == "t0000"
+
+    run_all(open_policy(folder, **changes))
+
+    record = Records(folder).read()
+    assert [trial.id for trial in record.trials] == ["t0000", "t0002"]
+    assert [(event["number"], event["of"]) for event in record.every("duplicate")] == [(1, "t0000")]
+    assert in_optuna(folder)[1].state is OptunaState.COMPLETE
 
 
 def test_the_same_study_run_again_from_nothing_proposes_the_same(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from raystudy.search.sampler import make_pruner, make_sampler, optuna_name, optuna_value, suggest
 from raystudy.study.space import Categorical, Integer, Log, Parameter, PowerOfTwo, Uniform
+from tests.search.cases import make_spec
 
 SPACE: dict[str, Parameter] = {
     "latent_dim": PowerOfTwo(kind="pow2", low=8, high=64),
@@ -15,10 +16,9 @@ SPACE: dict[str, Parameter] = {
 }
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_every_kind_is_sampled_within_its_range(sampler: str) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=make_sampler(sampler, 0))
+    study = optuna.create_study(sampler=make_sampler(make_spec(sampler=sampler), 0))
     seen = []
     for _ in range(40):
         trial = study.ask()
@@ -43,7 +43,7 @@ def test_a_power_of_two_is_kept_by_its_exponent() -> None:
 
 def test_the_same_seed_proposes_the_same_values_and_another_seed_others() -> None:
     def proposals(seed: int) -> list[object]:
-        study = optuna.create_study(sampler=make_sampler("tpe", seed))
+        study = optuna.create_study(sampler=make_sampler(make_spec(), seed))
         return [suggest(study.ask(), "learning_rate", SPACE["learning_rate"]) for _ in range(3)]
 
     assert proposals(1) == proposals(1)
@@ -52,7 +52,7 @@ def test_the_same_seed_proposes_the_same_values_and_another_seed_others() -> Non
 
 def test_successive_halving_prunes_the_worst_and_none_prunes_nobody() -> None:
     def num_pruned(name: str) -> int:
-        study = optuna.create_study(pruner=make_pruner(name), direction="maximize")
+        study = optuna.create_study(pruner=make_pruner(make_spec(pruner=name)), direction="maximize")
         pruned = 0
         for quality in (0.9, 0.8, 0.7, 0.6, 0.1, 0.05):
             trial = study.ask()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raystudy.errors import SpecError
-from raystudy.study.spec import parse_spec
+from raystudy.study.reading import parse_spec
 
 STUDY: dict[str, Any] = {
     "name": "tiny",

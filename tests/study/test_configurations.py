@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from raystudy.study.model import ModelSpec
-from raystudy.study.spec import FeatureTable, StudySpec, parse_spec
+from raystudy.study.reading import parse_spec
+from raystudy.study.sections import FeatureTable
+from raystudy.study.spec import StudySpec
 from tests.study.conftest import STUDY, changed, refusal
 
 
@@ -184,6 +186,13 @@ OTHERS: dict[str, Any] = {
     "arms.0.latent_dim": 8,
     "arms.0.name": "other",
     "arms.0.window_bp": [300, 100],
+    "constraints": ["latent_dim <= 16"],
+    "objectives": [{"metric": "valid_r2"}, {"metric": "epoch_seconds"}],
+    "warm_start": {"study": "earlier"},
+    "replicates.folds": 5,
+    "replicates.seeds": 3,
+    "protocol": "reference",
+    "search.dropout.when": {"encoder": "onehot"},
 }
 
 
@@ -192,17 +201,26 @@ def test_the_hash_changes_with_every_other_key(key: str) -> None:
     assert parse_spec(changed(key, OTHERS[key])).hash != parse_spec(STUDY).hash
 
 
-def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
-    free = {"budget", "resources", "tracking"}
-    single_valued = {"objectives"}
+def test_what_trials_are_pruned_on_belongs_to_the_identity_too() -> None:
+    two = changed("objectives", [{"metric": "valid_r2"}, {"metric": "epoch_seconds"}])
 
-    assert {key.split(".")[0] for key in OTHERS} | free | single_valued == set(StudySpec.model_fields)
+    assert parse_spec({**two, "prune_on": "epoch_seconds"}).hash != parse_spec(two).hash
+
+
+def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
+    free = {"budget", "resources", "cluster", "prices", "tracking"}
+    needs_another = {"prune_on"}
+
+    assert {key.split(".")[0] for key in OTHERS} | free | needs_another == set(StudySpec.model_fields)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("budget", {"trials": 40, "minutes": 200}),
+        ("budget", {"trials": 40, "minutes": 200, "no_improvement": 9, "valid_r2": 0.4, "trial_minutes": 3}),
+        ("cluster", [{"count": 4, "cpus": 16, "gpus": 8}]),
+        ("prices", {"currency": "EUR", "gpu_hour": 2.5}),
+        ("tracking.storage", "postgresql://there/optuna"),
         ("resources", {"workers": 4, "gpus_per_worker": 1}),
         ("tracking", {"uri": "http://localhost"}),
     ],
@@ -255,7 +273,10 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_defaults_written_ou
 def test_the_hash_of_a_file_is_the_same_in_every_process(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(STUDY))
-    code = "import sys, pathlib; from raystudy.study import spec; print(spec.load_spec(pathlib.Path(sys.argv[1])).hash)"
+    code = (
+        "import sys, pathlib; from raystudy.study.reading import load_spec; "
+        "print(load_spec(pathlib.Path(sys.argv[1])).hash)"
+    )
 
     for hash_seed in ("0", "7"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -53,6 +54,44 @@ def test_choices_are_some_and_distinct(choices: list[str]) -> None:
 def test_the_corners_of_whole_numbers_hold_an_odd_and_an_even_one() -> None:
     assert Integer(kind="int", low=8, high=16).corners() == (8, 9, 16)
     assert Integer(kind="int", low=8, high=8).corners() == (8,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "grid"),
+    [
+        ({"kind": "categorical", "choices": ["a", "b"]}, ("a", "b")),
+        ({"kind": "int", "low": 3, "high": 5}, (3, 4, 5)),
+        ({"kind": "pow2", "low": 8, "high": 32}, (8, 16, 32)),
+        ({"kind": "float", "low": 0, "high": 1, "points": 3}, (0, 0.5, 1)),
+        ({"kind": "float", "low": 0.1, "high": 0.4, "points": 2}, (0.1, 0.4)),
+        ({"kind": "log", "low": 1e-4, "high": 1e-2, "points": 3}, (1e-4, 1e-3, 1e-2)),
+        ({"kind": "float", "low": 0, "high": 1}, ()),
+    ],
+)
+def test_a_grid_has_both_ends_and_is_even_on_the_scale_of_its_kind(kind: dict[str, Any], grid: tuple[Any, ...]) -> None:
+    parameter = PARAMETER.validate_python(kind)
+
+    assert parameter.grid() == pytest.approx(grid) if kind["kind"] == "log" else parameter.grid() == grid
+    assert all(parameter.allows(value) for value in parameter.grid()), "and stays within the range"
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "not_allowed"),
+    [
+        ({"kind": "categorical", "choices": ["a", "b"]}, ["a"], ["c", 1, None]),
+        ({"kind": "int", "low": 3, "high": 5}, [3, 5], [2, 6, 3.5, "3"]),
+        ({"kind": "pow2", "low": 8, "high": 32}, [8, 32], [4, 12, 64, "8"]),
+        ({"kind": "float", "low": 0.1, "high": 0.4}, [0.1, 0.25, 0.4], [0.0, 0.5, "0.2", None]),
+        ({"kind": "log", "low": 1e-4, "high": 1e-2}, [1e-4, 1e-2], [0, 1]),
+    ],
+)
+def test_a_kind_knows_which_values_it_can_have(
+    kind: dict[str, Any], allowed: list[Any], not_allowed: list[Any]
+) -> None:
+    parameter = PARAMETER.validate_python(kind)
+
+    assert [value for value in allowed if not parameter.allows(value)] == []
+    assert [value for value in not_allowed if parameter.allows(value)] == []
 
 
 def test_the_canonical_hash_depends_on_the_value_and_not_on_its_spelling() -> None:

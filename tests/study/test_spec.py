@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raystudy.errors import SpecError
-from raystudy.study.spec import load_spec, parse_spec
+from raystudy.study.reading import load_spec, parse_spec
 from tests.study.conftest import STUDY, changed, refusal
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
@@ -18,6 +18,11 @@ def test_a_minimal_study_gets_the_defaults_of_every_section() -> None:
     assert (spec.target, spec.split.by, spec.sampler, spec.pruner) == ("protein", "block", "tpe", "successive_halving")
     assert spec.data.window_bp == (7000, 3500)
     assert (spec.model.latent_dim, spec.model.num_latents, spec.model.queries_dim) == (128, 128, 128)
+    assert [(one.metric, one.direction) for one in spec.objectives] == [("valid_r2", "maximize")]
+    assert (spec.prune_on, spec.protocol, spec.constraints, spec.cluster) == ("valid_r2", "sealed", (), None)
+    assert (spec.replicates.folds, spec.replicates.seeds, spec.warm_start, spec.tracking.storage) == (1, 1, None, None)
+    limits = spec.budget.model_dump(exclude={"trials", "minutes"})
+    assert set(limits.values()) == {None}
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.name)
@@ -37,6 +42,13 @@ def test_every_shipped_study_file_is_valid(path: Path) -> None:
         ("resources.worker", "workers"),
         ("budget.minute", "minutes"),
         ("budget.parameter", "parameters"),
+        ("budget.cots", "cost"),
+        ("prices.cpu_hours", "cpu_hour"),
+        ("replicates.seed", "seeds"),
+        ("warm_start.trial", "trials"),
+        ("tracking.storge", "storage"),
+        ("search.dropout.wen", "when"),
+        ("search.dropout.point", "points"),
         ("tracking.url", "uri"),
         ("search.latent_dim.hihg", "high"),
         ("search.encoder.choice", "choices"),
@@ -47,6 +59,20 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(key: str, nearest: s
 
     assert f"unknown key `{key}`" in message
     assert f"did you mean `{nearest}`?" in message
+
+
+def test_an_objective_goes_the_way_that_is_better_unless_that_is_said() -> None:
+    metrics = ["valid_r2", "epoch_seconds", "parameters"]
+    spec = parse_spec(changed("objectives", [{"metric": metric} for metric in metrics]))
+
+    assert [one.metric for one in spec.objectives] == metrics
+    assert [one.direction for one in spec.objectives] == ["maximize", "minimize", "minimize"]
+
+
+def test_an_unknown_key_of_a_machine_of_the_cluster_is_named_with_the_nearest_known_one() -> None:
+    message = refusal({**STUDY, "cluster": [{"cpus": 4, "gpu": 1}]})
+
+    assert "unknown key `cluster.0.gpu`, did you mean `gpus`?" in message
 
 
 def test_an_unknown_key_of_an_objective_is_named_with_the_nearest_known_one() -> None:
@@ -70,7 +96,8 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known_one(study: dict[st
 def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
     message = refusal(changed("budget.zzz", 1))
 
-    assert "unknown key `budget.zzz`; known are minutes, parameters, trials" in message
+    known = "cost, minutes, no_improvement, parameters, trial_minutes, trials, valid_r2"
+    assert f"unknown key `budget.zzz`; known are {known}" in message
 
 
 @pytest.mark.parametrize(
@@ -94,6 +121,29 @@ def test_a_key_like_no_other_is_answered_with_all_that_are_known() -> None:
         ("search.dropout.high", 1.5, ["`search.dropout`", "less than 1", "1.5"]),
         ("search.learning_rate.low", 0, ["`search.learning_rate.low`", "greater than 0", "0"]),
         ("search.encoder.choices", ["onehot", "dens"], ["`search.encoder`", "'onehot', 'embedding' or 'kmer'"]),
+        ("budget.cost", 0, ["`budget.cost`", "greater than 0"]),
+        ("budget.cost", 5, ["`budget.cost` needs `prices`"]),
+        ("budget.valid_r2", 1.5, ["`budget.valid_r2`", "less than or equal to 1", "1.5"]),
+        ("budget.no_improvement", 0, ["`budget.no_improvement`", "greater than or equal to 1"]),
+        ("budget.trial_minutes", 0, ["`budget.trial_minutes`", "greater than 0"]),
+        ("prices.gpu_hour", -1, ["`prices.gpu_hour`", "greater than or equal to 0", "-1"]),
+        ("replicates.folds", 0, ["`replicates.folds`", "greater than or equal to 1"]),
+        ("replicates.seeds", 0, ["`replicates.seeds`", "greater than or equal to 1"]),
+        ("protocol", "open", ["`protocol`", "'sealed' or 'reference'", "'open'"]),
+        ("sampler", "cmaes", ["`sampler`", "'nsga2'", "'cmaes'"]),
+        ("pruner", "asha", ["`pruner`", "'hyperband'", "'asha'"]),
+        ("sampler", "grid", ["`sampler: grid` needs `points`", "learning_rate", "dropout"]),
+        ("search.dropout.points", 1, ["`search.dropout.points`", "greater than or equal to 2"]),
+        ("objectives", [], ["`objectives`", "at least 1 item"]),
+        ("objectives", [{"metric": "loss"}], ["`objectives.0.metric`", "'epoch_seconds'", "'loss'"]),
+        ("objectives", [{"direction": "minimize"}], ["`valid_r2` is to maximize", "'minimize'"]),
+        ("objectives", [{"metric": "parameters"}], ["`valid_r2` the first", "['parameters']"]),
+        ("objectives", [{"metric": "valid_r2"}] * 2, ["different metrics", "['valid_r2', 'valid_r2']"]),
+        ("prune_on", "epoch_seconds", ["`prune_on` is one of the objectives ['valid_r2']", "'epoch_seconds'"]),
+        ("warm_start", {"study": "tiny"}, ["`warm_start.study` is this study itself"]),
+        ("warm_start", {"study": "earlier", "trials": 0}, ["`warm_start.trials`", "greater than or equal to 1"]),
+        ("cluster", [], ["`cluster`", "at least 1 item"]),
+        ("cluster", [{"gpus": 8}], ["`cluster.0.cpus`", "Field required"]),
         ("finalists", 0, ["`finalists`", "greater than or equal to 1", "0"]),
         ("name", "../up", ["`name` becomes a folder", "'../up'"]),
         ("name", "x" * 65, ["`name` becomes a folder", "at most 64"]),
@@ -136,6 +186,17 @@ def test_data_is_a_source_or_a_path_and_not_both(data: dict[str, Any]) -> None:
 def test_a_study_may_limit_the_parameters_of_a_trial_and_need_not() -> None:
     assert parse_spec(STUDY).budget.parameters is None
     assert parse_spec(changed("budget.parameters", 250_000)).budget.parameters == 250_000
+
+
+@pytest.mark.parametrize("key", ["seed_from", "warm_start"])
+def test_a_grid_takes_no_points_from_elsewhere(key: str) -> None:
+    width = {"kind": "pow2", "low": 8, "high": 32}
+    if key == "seed_from":
+        study = {**STUDY, "search": {"latent_dim": {**width, "seed_from": "intrinsic_dimension"}}}
+    else:
+        study = {**STUDY, "search": {"latent_dim": width}, "warm_start": {"study": "earlier"}}
+
+    assert "`sampler: grid` tries every value anyway" in refusal({**study, "sampler": "grid"})
 
 
 def test_a_missing_section_is_named() -> None:

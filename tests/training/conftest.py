@@ -13,7 +13,7 @@ from raystudy.data.batches import StudyData
 from raystudy.data.genes import Genes
 from raystudy.data.splits import Split, make_split
 from raystudy.study.model import ModelSpec, TrainingSpec
-from raystudy.study.spec import SplitSpec
+from raystudy.study.sections import SplitSpec
 from raystudy.training.loop import Job, train
 from raystudy.training.session import LocalSession, Metrics
 

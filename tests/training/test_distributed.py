@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,8 @@ def work(rank: int, port: int, data_folder: Path, split_path: Path, out: Path) -
     exact = make_job(batch_size=8, epochs=3, model=READERS["xpresso"])
     without_dropout = RankSession(rank, out / "exact")
     train(exact, StudyData.of(genes, data.split, exact.model, TARGETS), without_dropout)
+    divided = RankSession(rank, out / "divided")
+    train(replace(exact, micro_batches=3), StudyData.of(genes, data.split, exact.model, TARGETS), divided)
     given = TrainedModel.load(out / "given.safetensors")
     rows = np.random.default_rng(0).permutation(len(data.labels))[:51]
     predicted = predict(given.network, data.inputs, rows, session, bf16=False)
@@ -139,9 +144,11 @@ def test_the_first_epoch_of_two_ranks_is_about_that_of_one_with_the_same_global_
     assert float(epochs[0, 1]) == pytest.approx(two[1][0]["train_loss"], rel=0.1)
 
 
+@pytest.mark.parametrize("folder", ["exact", "divided"])
 def test_two_ranks_take_the_very_steps_of_one_though_they_hold_different_numbers_of_labels(
-    two: tuple[Path, list[Metrics]], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, two: tuple[Path, list[Metrics]], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # "divided" ran with each rank's batch of 8 genes in three parts.
     # Xpresso without dropout, for it has no BatchNorm, which would see each rank's own half of the batch.
     monkeypatch.setattr(xpresso, "DROPOUTS", (0.0, 0.0))
     job = make_job(batch_size=16, epochs=3, model=READERS["xpresso"])
@@ -149,10 +156,41 @@ def test_two_ranks_take_the_very_steps_of_one_though_they_hold_different_numbers
     assert np.isnan(data.labels[data.split.train]).any()
     alone = run(job, data, tmp_path)
 
-    together, state = checkpoint.load(two[0] / "exact" / checkpoint.LAST)
+    together, state = checkpoint.load(two[0] / folder / checkpoint.LAST)
 
     assert [epoch["train_loss"] for epoch in state["history"]] == pytest.approx(
         [epoch["train_loss"] for epoch in alone]
     )
     for name, tensor in checkpoint.load(tmp_path / checkpoint.LAST)[0].items():
         torch.testing.assert_close(together[name], tensor, atol=2e-5, rtol=1e-3)
+
+
+def test_ranks_wait_for_each_other_once_a_step_however_many_parts_it_has(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[bool] = []
+
+    class Parallel(torch.nn.Module):
+        """Tells in which passes gradients would stay on their rank."""
+
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network, self.unsynchronised = network, False
+
+        @contextmanager
+        def no_sync(self) -> Iterator[None]:
+            self.unsynchronised = True
+            yield
+            self.unsynchronised = False
+
+        def forward(self, inputs: Any) -> Any:
+            alone.append(self.unsynchronised)
+            return self.network(inputs)
+
+    monkeypatch.setattr(loop, "DistributedDataParallel", Parallel)
+    job, rows = replace(make_job(), micro_batches=3), tiny.split.train[:8]
+    network = Parallel(loop.build(job.model, 1))
+
+    loop._accumulate_gradients(network, job, tiny.data, LocalSession(tmp_path), rows, len(rows), bf16=False)
+
+    assert alone == [True, True, False]

@@ -9,7 +9,7 @@ from sklearn.metrics import r2_score
 
 from raystudy.data.genes import Genes
 from raystudy.tracking.records import Attempt, TrialRecord, TrialState
-from raystudy.training.selection import choose_finalists, open_test
+from raystudy.training.selection import choose_finalists, open_test, selection_bias
 from tests.training.conftest import Tiny
 
 
@@ -88,3 +88,55 @@ def noisy(measured: np.ndarray[Any, Any], test: np.ndarray[Any, Any]) -> dict[st
     for values in predicted.values():
         values[np.setdiff1d(np.arange(len(measured)), test)] = np.nan
     return predicted
+
+
+def by_epoch(truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Five epochs' predictions of one level, of r2 0, 0.75, -3, -1.25 and 0; all but the flat ones correlate fully."""
+    centred = truth - truth.mean()
+    flat = np.full_like(truth, truth.mean())
+    return np.stack([flat, flat + 0.5 * centred, flat + 3 * centred, flat - 0.5 * centred, flat])[..., np.newaxis]
+
+
+@pytest.mark.parametrize(("chosen", "r2", "pearson_r2"), [(1, 0.0, 0.0), (2, 0.75, 1.0), (3, -3.0, 1.0)])
+def test_the_published_number_is_the_best_epochs_and_its_bias_what_the_chosen_one_lacks(
+    chosen: int, r2: float, pearson_r2: float, tiny: Tiny
+) -> None:
+    predicted = by_epoch(tiny.genes.target("protein")[tiny.split.test])
+
+    told = selection_bias(tiny.genes, ("protein",), tiny.split, predicted, chosen)
+
+    assert told == {
+        "test_r2_best_epoch": pytest.approx(0.75),
+        "epoch_by_test_r2": 2,
+        "selection_bias_r2": pytest.approx(0.75 - r2),
+        "test_pearson_r2_best_epoch": pytest.approx(1.0),
+        "epoch_by_test_pearson_r2": told["epoch_by_test_pearson_r2"],
+        "selection_bias_pearson_r2": pytest.approx(1.0 - pearson_r2, abs=1e-12),
+    }
+    assert told["epoch_by_test_pearson_r2"] in (2, 3, 4), "equal but for rounding"
+
+
+def test_the_bias_is_never_negative_and_0_where_validation_chose_the_best_epoch(tiny: Tiny) -> None:
+    random = np.random.default_rng(0)
+    targets, test = ("mrna", "protein"), tiny.split.test
+    for _ in range(20):
+        predicted = random.normal(size=(6, len(test), 2))
+        for chosen in range(1, 7):
+            told = selection_bias(tiny.genes, targets, tiny.split, predicted, chosen)
+            for name in ("r2", "pearson_r2"):
+                assert told[f"selection_bias_{name}"] >= 0
+                assert (told[f"selection_bias_{name}"] == 0) == (told[f"epoch_by_test_{name}"] == chosen)
+
+
+def test_the_epochs_are_scored_as_the_test_is(tiny: Tiny) -> None:
+    targets, test = ("mrna", "protein"), tiny.split.test
+    measured = np.stack([tiny.genes.target(target) for target in targets], axis=1)
+    predicted = noisy(np.nan_to_num(measured), test)
+    opened = open_test(tiny.genes, targets, tiny.split, predicted)
+    epochs = np.stack([predicted[name][test] for name in ("b", "a")])
+
+    told = selection_bias(tiny.genes, targets, tiny.split, epochs, chosen_epoch=1)
+
+    for name in ("r2", "pearson_r2"):
+        assert told[f"test_{name}_best_epoch"] == opened["a"][f"test_{name}"]
+        assert told[f"selection_bias_{name}"] == opened["a"][f"test_{name}"] - opened["b"][f"test_{name}"]

@@ -14,7 +14,8 @@ from raystudy.data.sources import prepare
 from raystudy.data.splits import make_split
 from raystudy.models.baselines import BASELINES, counted_features, fit_baseline
 from raystudy.study.model import ModelSpec, TrainingSpec
-from raystudy.study.spec import StudySpec, load_spec
+from raystudy.study.reading import load_spec
+from raystudy.study.spec import StudySpec
 from raystudy.training.loop import Job, train
 from raystudy.training.selection import open_test
 from raystudy.training.session import LocalSession

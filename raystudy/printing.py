@@ -1,0 +1,145 @@
+"""What the command line says to a person: the documents of `--json` as text and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_facts(document: dict[str, Any], indent: str = "") -> None:
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{key}:")
+            print_facts(value, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+def print_plan(found: dict[str, Any]) -> None:
+    cluster = "this machine" if found["cluster"] == "this machine" else "the declared cluster"
+    verdict = "fits" if found["feasible"] else "can never run as it is"
+    print(f"{found['name']}: {found['trials']} trials; on {cluster} it {verdict}")
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    for name, text in _plan_facts(found):
+        facts.add_row(name, text)
+    Console(highlight=False, markup=False).print(facts)
+    if not found["arms"]:
+        return
+    table = Table(title=f"Arms of {found['name']}")
+    printed = {arm["name"]: str(arm["printed"].get("parameters", "")) for arm in found["arms"]}
+    headings = ["arm", "parameters", *(["printed"] if any(printed.values()) else []), "GB"]
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "arm" else "right")
+    table.add_column("differs in")
+    for arm in found["arms"]:
+        memory = f"{arm['memory_gb']:.3g}" + (" !" if arm["fits"] is False else "")
+        cells = [arm["name"], f"{arm['parameters']:,}", *([printed[arm["name"]]] if "printed" in headings else [])]
+        table.add_row(*cells, memory, _settings(arm["config"]))
+    Console().print(table)
+    for arm in found["arms"]:
+        if arm["note"]:
+            print(f"{arm['name']}: {arm['note']}")
+
+
+def _plan_facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A plan's lines beside its arms: what each is about, and what is said."""
+    search, resources, limits = found["search"], found["resources"], found["limits"]
+    yield from (("problem", problem) for problem in found["problems"])
+    yield from (("warning", warning) for warning in found["warnings"])
+    if search:
+        least, most = search["parameters"]["min"], search["parameters"]["max"]
+        sizes = "no network" if least is None else f"{least:,} to {most:,} parameters"
+        memory = f"at most about {search['memory_gb']['max']:.3g} GB to train one"
+        yield "search", f"{search['sampler']}, pruner {search['pruner']}; {sizes}, {memory}"
+        for name, parameter in search["space"].items():
+            yield f"  {name}", _range(parameter)
+        yield from (("  constraint", constraint) for constraint in search["constraints"])
+    nodes = " + ".join(f"{node['count']} x {_node(node)}" for node in resources["nodes"]) or "none"
+    yield "nodes", nodes
+    yield "trials", f"{resources['concurrent_trials']} at once, each worker with {resources['bundle']}"
+    each = limits["finalists"]
+    product = f"{each['configurations']} configurations x {each['folds']} folds x {each['seeds']} seeds"
+    runs = f"{each['runs']} ({product})" if each["runs"] > 1 else "1"
+    yield "retrainings", f"{runs}, one at a time, on at most {resources['finalist_workers']} workers"
+    money = limits["money"]
+    used = [f"{limits['cpu_hours']:g} CPU-hours", f"{limits['gpu_hours']:g} GPU-hours"]
+    used += [f"{money['amount']:g} {money['currency']}"] if money else []
+    yield "at most", f"{', '.join(used)} (a bound, no forecast: {limits['basis']})"
+    if money and money["search"] is not None:
+        yield "", f"the search itself stops at {money['search']:g} {money['currency']} (`budget.cost`)"
+    yield "deadlock", f"{'none possible' if found['deadlock']['safe'] else 'not safe'}: {found['deadlock']['why']}"
+
+
+def _node(node: dict[str, Any]) -> str:
+    parts = [f"{node['cpus']:g} CPU"]
+    parts += [f"{node['gpus']:g} GPU"] if node["gpus"] else []
+    parts[-1] += f" of {node['gpu_memory_gb']:.0f} GB" if node["gpus"] and node["gpu_memory_gb"] else ""
+    parts += [f"{node['memory_gb']:.0f} GB"] if node["memory_gb"] else []
+    return f"({', '.join(parts)})"
+
+
+def _range(parameter: dict[str, Any]) -> str:
+    """A searched key's kind and values in a few words."""
+    chosen = parameter.get("choices")
+    values = ", ".join(map(str, chosen)) if chosen else f"{parameter['low']:g} to {parameter['high']:g}"
+    seeded = f", seeded from the {parameter['seed_from'].replace('_', ' ')}" if parameter.get("seed_from") else ""
+    when = f", when {_settings(parameter['when'])}" if parameter["when"] else ""
+    return f"{parameter['kind']}: {values}{seeded}{when}"
+
+
+def print_presets(found: list[dict[str, Any]]) -> None:
+    table = Table()
+    for heading in ("preset", "parameters", "as published", "predicts"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("settings, where they are not the default")
+    for one in found:
+        published = one["parameters_as_published"] or one["parameters"]
+        predicts = "\n".join(one["targets"])
+        row = (one["preset"], f"{one['parameters']:,}", f"{published:,}", predicts, _settings(one["differs"]))
+        table.add_row(*row, end_section=True)
+    Console().print(table)
+    print("As published, DNAPerceiver allocates 20,000 positions (`position_rows: 20000`) and reads 10,500 of them.")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in settings.items())
+
+
+def print_dimension(found: dict[str, Any]) -> None:
+    console, everything = Console(), {found["representation"]: found, **found["others"]}
+    title = (
+        f"Intrinsic dimension of {found['num_points']:,} distinct genes: {found['representation']}, {found['input']}"
+    )
+    table = Table("estimator", "estimate", "10-90 %", "points", "seconds", title=title)
+    for name in [*found["estimates"], *found["refused"]]:
+        value = found["estimates"].get(name)
+        spread = "{:.1f} - {:.1f}".format(*found["spread"][name]) if name in found["spread"] else ""
+        points, seconds = found["points"].get(name), found["seconds"].get(name)
+        table.add_row(
+            name,
+            "refused" if value is None else f"{value:.1f}",
+            spread,
+            "" if points is None else f"{points:,}",
+            "" if seconds is None else f"{seconds:.2f}",
+        )
+    console.print(table)
+    beside = Table("representation", "consensus", "interval", "mean", "refused", title="What each representation says")
+    for name, one in everything.items():
+        interval = "-" if one["interval"] is None else "{:.1f} - {:.1f}".format(*one["interval"])
+        consensus, mean = ("-" if one[key] is None else f"{one[key]:.1f}" for key in ("consensus", "mean"))
+        num_asked = len(one["estimates"]) + len(one["refused"])
+        beside.add_row(name, consensus, interval, mean, f"{len(one['refused'])} of {num_asked}")
+    console.print(beside)
+    for name, one in everything.items():
+        for flag in one["flags"]:
+            print(f"{name}: {flag}")
+        for reason in dict.fromkeys(one["refused"].values()):
+            refused = ", ".join(estimator for estimator, why in one["refused"].items() if why == reason)
+            print(f"{name}, {refused} refused: {reason}")
+    if found["page"]:
+        print(f"curves and tables: {found['page']}")
