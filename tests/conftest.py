@@ -235,13 +235,6 @@ def fake_study(tmp_path: Path) -> Callable[..., Records]:
     return make
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those with a Ray share one: a Ray is shared, and drivers want both cores."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def synthetic_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared synthetic table: 120 genes on 4 chromosomes, window [-600, +300), targets mrna and protein."""

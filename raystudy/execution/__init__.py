@@ -17,7 +17,9 @@ _ON_LOOPBACK = {
     # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; asked for
     # `_node_ip_address="127.0.0.1"`, Ray 2.60 takes the machine's outward address instead.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # a Ray of its own does not come back; a minute by default
+    # A Ray of its own does not come back, so less than the default minute. But Ctrl-C reaches Ray too, and its end must
+    # not end the driver before this has kept what it has: at 10 s a busy machine did that.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
 }
 
 

@@ -18,6 +18,9 @@ class _Kind(BaseModel):
     when: dict[str, Value | Annotated[tuple[Value, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Searched only where each of these other searched keys has this value, or one of these; else the study's own."""
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dictionary among its values has no hash of its own
+
     def allows(self, value: object) -> bool:
         """Can this kind have that value?"""
         raise NotImplementedError

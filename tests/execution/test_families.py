@@ -27,6 +27,7 @@ ARMS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif(
     find_spec("xformers") is not None and torch.cuda.is_available(), reason="xformers may work on this machine"

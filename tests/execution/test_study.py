@@ -103,6 +103,7 @@ def test_nothing_that_is_chosen_depends_on_a_test_label_and_a_failing_trial_ends
         assert clean.test_scores[name]["test_r2"] != poisoned.test_scores[name]["test_r2"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_shuffled_labels_give_a_test_r2_of_about_0(
     ray: dict[str, float], relabelled: Callable[..., Path], tiny_study: MakeStudy, run: Run

@@ -178,7 +178,7 @@ def test_a_driver_whose_ray_is_gone_ends_by_itself_and_the_same_command_goes_on(
 
     with Session(study_file, log) as session:
         session.wait_for(records, more_epochs=3)
-        assert session.without("gcs/gcs_server") == 1, session.said  # Ray ends the process, after 10 seconds
+        assert session.without("gcs/gcs_server") == 1, session.said  # Ray ends the process, after 30 seconds
 
     with Session(study_file, log) as session:
         assert session.driver.wait(400) == 0, session.said
