@@ -8,25 +8,12 @@ import numpy.typing as npt
 import pytest
 
 from raystudy.data.genes import Genes
-from raystudy.data.sources import prepare
 from raystudy.data.splits import FEWEST_GENES, Split, make_folds, make_split, window_starts
 from raystudy.errors import DataError
 from raystudy.study.sections import SplitSpec
 
 WINDOW = (600, 300)
 WAYS = ("block", "chromosome", "family", "random")
-
-
-@pytest.fixture(scope="module")
-def few(synthetic_dir: Path) -> Genes:
-    """120 genes on 4 chromosomes: blocks are stretches."""
-    return Genes.open(synthetic_dir)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Genes:
-    """300 genes on 10 chromosomes: blocks are chromosomes."""
-    return prepare("synthetic", tmp_path_factory.mktemp("many") / "data", num_genes=300, num_chromosomes=10, seed=3)
 
 
 def labelled(genes: Genes) -> npt.NDArray[np.bool_]:

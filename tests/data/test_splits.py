@@ -10,24 +10,11 @@ import numpy as np
 import pytest
 
 from raystudy.data.genes import Genes
-from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, audit, make_split
 from raystudy.errors import DataError, SplitLeakage
 from raystudy.study.sections import SplitSpec
 
 WINDOW = (600, 300)
-
-
-@pytest.fixture(scope="module")
-def few(synthetic_dir: Path) -> Genes:
-    """120 genes on 4 chromosomes: blocks are stretches."""
-    return Genes.open(synthetic_dir)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Genes:
-    """300 genes on 10 chromosomes: blocks are chromosomes."""
-    return prepare("synthetic", tmp_path_factory.mktemp("many") / "data", num_genes=300, num_chromosomes=10, seed=3)
 
 
 def block_split(genes: Genes, seed: int = 0, **options: Any) -> Split:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from raystudy.data.batches import StudyData
 from raystudy.data.genes import Genes
@@ -75,3 +76,17 @@ def run(job: Job, data: StudyData, folder: Path) -> list[Metrics]:
     reported: list[Metrics] = []
     train(job, data, LocalSession(folder, reported.append))
     return reported
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
+    """Those of every step of an optimizer from here on."""
+    found: list[list[torch.Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        found.append([value.grad.clone() for group in self.param_groups for value in group["params"]])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import torch
 from raystudy.data.batches import StudyData, training_batches
 from raystudy.models.build import build
 from raystudy.study.space import derive_seed
-from raystudy.training.loop import Job, predict
+from raystudy.training.loop import predict
 from raystudy.training.session import LocalSession
 from raystudy.training.trained import TrainedModel
 from tests.training.conftest import Tiny, make_job, run
@@ -32,24 +31,10 @@ def patchy(tiny: Tiny) -> StudyData:
     return replace(data, labels=labels)
 
 
-def first_gradients(job: Job, data: StudyData, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Those that training hands to its optimizer in the first step."""
-    found: list[list[torch.Tensor]] = []
-    step = torch.optim.AdamW.step
-
-    def spy(self: torch.optim.AdamW, *arguments: Any) -> Any:
-        found.append([value.grad.clone() for group in self.param_groups for value in group["params"]])
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    run(job, data, folder)
-    return found[0]
-
-
 def test_the_gradient_is_that_of_the_mean_over_the_levels_that_were_measured(
-    patchy: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patchy: StudyData, tmp_path: Path, gradients: list[list[torch.Tensor]]
 ) -> None:
-    found = first_gradients(JOB, patchy, tmp_path, monkeypatch)
+    run(JOB, patchy, tmp_path)
 
     torch.manual_seed(JOB.seed)
     network = build(JOB.model, num_targets=2)
@@ -61,16 +46,17 @@ def test_the_gradient_is_that_of_the_mean_over_the_levels_that_were_measured(
     loss = sum((predicted[place, k] - float(patchy.labels[rows[place], k])) ** 2 for place, k in pairs) / len(pairs)
     assert isinstance(loss, torch.Tensor)
     expected = torch.autograd.grad(loss, list(network.parameters()))
-    for ours, hand in zip(found, expected, strict=True):
+    for ours, hand in zip(gradients[0], expected, strict=True):
         torch.testing.assert_close(ours, hand, atol=1e-6, rtol=1e-4)
 
 
 def test_a_level_that_no_gene_of_a_batch_has_gets_no_gradient(
-    patchy: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    patchy: StudyData, tmp_path: Path, gradients: list[list[torch.Tensor]]
 ) -> None:
     labels = patchy.labels.copy()
     labels[patchy.split.train, 0] = np.nan
-    *_, weight, bias = first_gradients(JOB, replace(patchy, labels=labels), tmp_path, monkeypatch)
+    run(JOB, replace(patchy, labels=labels), tmp_path)
+    *_, weight, bias = gradients[0]
 
     assert weight[0].count_nonzero() == bias[0].count_nonzero() == 0
     assert weight[1].count_nonzero() > 0

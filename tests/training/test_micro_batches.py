@@ -22,20 +22,6 @@ def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
-    """Those of every step of an optimizer from here on."""
-    found: list[list[torch.Tensor]] = []
-    step = torch.optim.AdamW.step
-
-    def spy(self: torch.optim.AdamW, *arguments: Any) -> Any:
-        found.append([value.grad.clone() for group in self.param_groups for value in group["params"]])
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    return found
-
-
-@pytest.fixture
 def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Genes of every batch that is read from here on."""
     found: list[int] = []
