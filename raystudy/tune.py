@@ -158,6 +158,8 @@ class _Study:
                 policy.enqueue(point["values"], Origin("warm", provenance={"trial": point["trial"]}))
             search(self.spec, self.records, policy, self.study.data_folder, capacity)
             reason = policy.finished_reason
+            if reason is None:
+                raise StudyFailed("Ray Tune ended before the search had; everything is kept, the same command goes on")
             policy.close()
         record = self.records.read()
         if all(trial.valid_r2 is None for trial in record.trials):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from ray import tune
@@ -45,6 +46,8 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
             verbose=0,
         ),
     )
+    # Whatever the environment says: with Tune's own handler Ctrl-C would look like the search's regular end.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     try:
         tuner.fit()
     except BaseException:
