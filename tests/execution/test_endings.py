@@ -62,7 +62,6 @@ def search(study: Materials, capacity: tuple[Node, ...]) -> dict[str | None, Tri
     return {trial.arm: trial for trial in study.records.read().trials}
 
 
-@pytest.mark.ray
 def test_a_trial_that_hangs_fails_and_one_out_of_memory_goes_on_in_parts_beside_one_that_goes_well(
     materials: Callable[..., Materials], ray: tuple[Node, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +125,6 @@ def retrain(study: Materials, capacity: tuple[Node, ...]) -> TrialRecord:
     return finalist
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_a_finalist_whose_worker_is_killed_goes_on_after_the_epochs_that_it_had(
     materials: Callable[..., Materials], ray: tuple[Node, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +159,6 @@ def test_a_finalist_whose_worker_is_killed_goes_on_after_the_epochs_that_it_had(
     assert (study.records.folder / "predictions" / f"{finalist.id}.parquet").exists()
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_a_finalist_with_a_loss_that_is_not_finite_fails_at_once_and_names_it(
     materials: Callable[..., Materials], ray: tuple[Node, ...]

@@ -18,7 +18,7 @@ import yaml
 
 from raystudy.tracking.records import Records, StudyRecord, TrialState
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 
 
 def start(study_file: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -59,7 +59,7 @@ def num_epochs(record: StudyRecord) -> int:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_after_ctrl_c_a_killed_driver_and_a_killed_worker_every_trial_is_counted_once(
     data_folder: Path, tiny_study: Callable[..., dict[str, Any]], studies: Path, tmp_path: Path
 ) -> None:
