@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +154,8 @@ def tune(
 ) -> None:
     """Run a study, or go on with it where it was interrupted."""
     from raystudy import tune as story
+    from raystudy.execution.cluster import check_address
+    from raystudy.materials import in_ray_job, studies_folder
     from raystudy.progress import Progress
     from raystudy.study.reading import load_spec
     from raystudy.study.smoke import smoke as shrink
@@ -160,12 +164,17 @@ def tune(
     spec = load_spec(path)
     if smoke:
         spec = shrink(spec)
+    if in_ray_job():
+        where = f"Results go to {studies_folder() / spec.name} on {socket.gethostname()}, not to the job's own folder."
+        err.print(f"{where} RAYSTUDY_HOME, set where Ray is started, moves them.", soft_wrap=True, highlight=False)
+    check_address()
     try:
-        with Progress(err) as progress:
+        with _sigterm_as_ctrl_c(), Progress(err) as progress:
             story.run_study(spec, progress, data)
     except KeyboardInterrupt:
         command = " ".join(["raystudy tune", str(path), *(["--data", str(data)] if data else []), *["--smoke"] * smoke])
-        message = f"Interrupted. Everything so far is kept; the same command goes on from there: {command}"
+        again = "the same job, submitted again," if in_ray_job() else "the same command"
+        message = f"Interrupted. Everything so far is kept; {again} goes on from there: {command}"
         err.print(message, soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
     _report(spec.name, as_json)
@@ -222,6 +231,21 @@ def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")
             raise SpecError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     err.print(f"MLflow at http://127.0.0.1:{port} (Ctrl-C ends it)")
     os.execvp(command[0], command)  # noqa: S606
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """`ray job stop`, Slurm and container runtimes send SIGTERM, and SIGKILL seconds later."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off what the first began
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(name: str, as_json: bool) -> None:

@@ -103,7 +103,7 @@ def train_finalists(study: Materials, capacity: Capacity, progress: Progress) ->
 def _attempt(study: Materials, finalist: TrialRecord, num_workers: int) -> None:
     """One attempt, which goes on from the last checkpoint of the one before; how it ended is on record."""
     from raystudy.execution.task import Task
-    from raystudy.execution.worker import finalist_predictions, train_finalist
+    from raystudy.execution.trainer import finalist_predictions, train_finalist
 
     spec, records = study.spec, study.records
     task = Task.of(finalist, spec, records, study.data_folder)

@@ -16,7 +16,7 @@ from raystudy.data.genes import TABLE, Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_folds, make_split
 from raystudy.data.tables import GeneFeatures, read_features
-from raystudy.errors import DataError
+from raystudy.errors import DataError, SpecError
 from raystudy.study.sections import DataSpec, FeatureTable
 from raystudy.study.spec import StudySpec
 from raystudy.tracking.identity import check_spec, keep_spec
@@ -26,9 +26,27 @@ from raystudy.tracking.records import Records
 FEWEST_LABELS = 5
 
 
+def in_ray_job() -> bool:
+    """Is this what `ray job submit` started? Its working directory is then a copy that Ray throws away."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def studies_folder() -> Path:
-    """Where studies, prepared data and MLflow's database stand: RAYSTUDY_HOME, else ``studies`` here."""
-    return Path(os.environ.get("RAYSTUDY_HOME", "studies"))
+    """Where studies, prepared data and MLflow's database stand.
+
+    RAYSTUDY_HOME, else ``studies`` here; in a Ray job ``~/raystudy/studies``, where SpecError refuses a relative
+    RAYSTUDY_HOME: it would go away with the job.
+    """
+    chosen = os.environ.get("RAYSTUDY_HOME")
+    if not in_ray_job():
+        return Path(chosen or "studies")
+    if chosen and not Path(chosen).is_absolute():
+        raise SpecError(
+            f"RAYSTUDY_HOME={chosen} is a relative path, and the working directory of a Ray job is deleted after it; "
+            "give an absolute one that every machine of the cluster reaches, or leave it out: results are then in "
+            "~/raystudy/studies on the head"
+        )
+    return Path(chosen) if chosen else Path.home() / "raystudy" / "studies"
 
 
 def prepared_folder(spec: DataSpec, given: Path | None = None) -> Path:

@@ -71,11 +71,6 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
         concurrent = concurrent_trials(spec.resources, nodes)
     except Infeasible as problem:
         problems.append(str(problem))
-    if spec.resources.workers > 1:
-        problems.append(
-            f"`resources.workers` is {spec.resources.workers}, but this version searches with trials of one worker; "
-            "set it to 1 (finalists take every worker that fits)"
-        )
     room = _room(spec, nodes)
     arms = [_arm(spec, arm, room) for arm in spec.arms]
     search = _search(spec)
@@ -184,11 +179,11 @@ def _limits(spec: StudySpec, trials: int, concurrent: int, retrained_on: int) ->
     resources, prices, budget = spec.resources, spec.prices, spec.budget
     finalists = min(spec.finalists, trials)
     runs = finalists * spec.replicates.folds * spec.replicates.seeds
-    held = max(concurrent * resources.workers, retrained_on) if concurrent else 0
+    held = max(concurrent * resources.most_workers, retrained_on) if concurrent else 0
     worker_hours = held * budget.minutes / 60
     basis = f"{held} workers for the {budget.minutes:g} minutes of the whole study"
     if concurrent and budget.trial_minutes is not None:
-        by_trial = (trials * resources.workers + runs * retrained_on) * budget.trial_minutes / 60
+        by_trial = (trials * resources.most_workers + runs * retrained_on) * budget.trial_minutes / 60
         if by_trial < worker_hours:
             worker_hours = by_trial
             basis = f"{trials} trials and {runs} retrainings of {budget.trial_minutes:g} minutes, none tried again"
@@ -320,7 +315,7 @@ def _batches(spec: StudySpec) -> set[int]:
     if spec.search:
         searched = spec.search.get("batch_size")
         sizes |= {spec.training.batch_size} if searched is None else {int(value) for value in searched.grid()}
-    return {size * spec.resources.workers for size in sizes}
+    return {size * spec.resources.most_workers for size in sizes}
 
 
 def _extreme(spec: StudySpec, pick: Callable[..., Any], **fixed: Value) -> int | None:

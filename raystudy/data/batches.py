@@ -244,16 +244,17 @@ def shard(rows: Rows, rank: int, world_size: int) -> Rows:
     return rows[rank::world_size]
 
 
-def training_steps(num_train: int, batch_size: int, world_size: int) -> int:
+def training_steps(num_train: int, global_batch: int, world_size: int) -> int:
     """Steps of one epoch; genes left over that cannot give every rank one are left for another epoch."""
-    whole, rest = divmod(num_train, batch_size * world_size)
+    whole, rest = divmod(num_train, global_batch)
     return whole + (rest >= world_size)
 
 
-def training_batches(rows: Rows, batch_size: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+def training_batches(
+    rows: Rows, global_batch: int, rank: int, world_size: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
     """One epoch in an order given by ``seed``: this rank's genes of each step, and those of all ranks together."""
     order = np.random.default_rng(seed).permutation(rows)
-    per_step = batch_size * world_size
-    for step in range(training_steps(len(rows), batch_size, world_size)):
-        together = order[step * per_step : (step + 1) * per_step]
+    for step in range(training_steps(len(rows), global_batch, world_size)):
+        together = order[step * global_batch : (step + 1) * global_batch]
         yield shard(together, rank, world_size), together

@@ -13,9 +13,12 @@ _DEFAULTS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _ON_LOOPBACK = {
-    # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; asked for
-    # `_node_ip_address="127.0.0.1"`, Ray 2.60 takes the machine's outward address instead.
+    # By its name for other systems, but here too it makes Ray live on 127.0.0.1 and listen nowhere else; without it Ray
+    # 2.60 takes the machine's outward address instead, also when asked for `_node_ip_address="127.0.0.1"`, and also
+    # when told to join a cluster at 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+_OWN_RAY = {
     # A Ray of its own does not come back, so less than the default minute. But Ctrl-C reaches Ray too, and its end must
     # not end the driver before this has kept what it has: at 10 s a busy machine did that.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
@@ -28,5 +31,13 @@ def remote_address() -> str | None:
     return None if address in ("", "local") else address
 
 
-for _name, _value in (_DEFAULTS | ({} if remote_address() else _ON_LOOPBACK)).items():
+def _defaults() -> dict[str, str]:
+    address = remote_address()
+    if address is None:
+        return _DEFAULTS | _ON_LOOPBACK | _OWN_RAY
+    on_loopback = address.startswith(("127.", "localhost:", "[::1]:"))
+    return _DEFAULTS | (_ON_LOOPBACK if on_loopback else {})
+
+
+for _name, _value in _defaults().items():
     os.environ.setdefault(_name, _value)

@@ -11,6 +11,9 @@ from raystudy.errors import Infeasible
 from raystudy.study.sections import NodeSpec, ResourcesSpec
 
 FEWEST_GENES_PER_WORKER = 16
+CONTROLLER = {"node:__internal_head__": 0.001}
+"""What a nested trial's own process asks for: no CPU, and a place on the head, which no spot market takes away."""
+_KIND = "accelerator_type:"
 _ROUNDING = 1e-9
 
 
@@ -24,10 +27,14 @@ class Node:
     gpu_memory_gb: float | None = None
     """Of one GPU."""
     count: int = 1
+    accelerator: str | None = None
+    """The kind of its GPUs, in Ray's words."""
 
     def places(self, resources: ResourcesSpec) -> int:
         """How many workers have room on one such node at the same time."""
         gpus, memory_gb = resources.gpus_per_worker, resources.memory_gb_per_worker
+        if resources.accelerator not in (None, self.accelerator):
+            return 0
         places = _times(self.cpus, resources.cpus_per_worker)
         if gpus:  # a part of a GPU is a part of one GPU
             places = min(places, _times(self.gpus, gpus) if gpus >= 1 else int(self.gpus) * _times(1, gpus))
@@ -44,7 +51,7 @@ class Node:
         return None if self.gpu_memory_gb is None else self.gpu_memory_gb * min(1, resources.gpus_per_worker)
 
     def __str__(self) -> str:
-        return _bundle(self.cpus, self.gpus, self.memory_gb, self.gpu_memory_gb)
+        return _bundle(self.cpus, self.gpus, self.memory_gb, self.gpu_memory_gb, self.accelerator)
 
 
 Capacity = Mapping[str, float] | Iterable[Node]
@@ -63,7 +70,9 @@ def nodes_in(capacity: Capacity) -> tuple[Node, ...]:
 
 def declared(cluster: Iterable[NodeSpec]) -> tuple[Node, ...]:
     """The nodes that a study file says there may be."""
-    return tuple(Node(node.cpus, node.gpus, node.memory_gb, node.gpu_memory_gb, node.count) for node in cluster)
+    return tuple(
+        Node(node.cpus, node.gpus, node.memory_gb, node.gpu_memory_gb, node.count, node.accelerator) for node in cluster
+    )
 
 
 def bundle(resources: ResourcesSpec) -> dict[str, float]:
@@ -73,6 +82,8 @@ def bundle(resources: ResourcesSpec) -> dict[str, float]:
         asked["GPU"] = resources.gpus_per_worker
     elif resources.memory_gb_per_worker is not None:
         asked["memory"] = int(resources.memory_gb_per_worker * 1e9)
+    if resources.accelerator:
+        asked[_KIND + resources.accelerator] = 0.001  # Ray's own way of asking for a kind: a node has 1 of it
     return asked
 
 
@@ -81,10 +92,10 @@ def worker_places(resources: ResourcesSpec, capacity: Capacity) -> int:
     gpus, nodes = resources.gpus_per_worker, nodes_in(capacity)
     if gpus > 1 and gpus != int(gpus):
         raise Infeasible(f"a worker cannot have {gpus:g} GPUs: above 1 they are whole; change `gpus_per_worker`")
-    if resources.workers > 1 and 0 < gpus < 1:
+    if resources.most_workers > 1 and 0 < gpus < 1:
         raise Infeasible(
-            f"{resources.workers} workers with {gpus:g} of a GPU each could meet on one GPU, which NCCL refuses (one "
-            "rank a GPU); set `gpus_per_worker` to 1, or `workers` to 1"
+            f"{resources.most_workers} workers with {gpus:g} of a GPU each could meet on one GPU, which NCCL "
+            "refuses (one rank a GPU); set `gpus_per_worker` to 1, or `workers` to 1"
         )
     places = sum(node.count * node.places(resources) for node in nodes)
     if not places:
@@ -101,12 +112,13 @@ def concurrent_trials(resources: ResourcesSpec, capacity: Capacity) -> int:
     Every worker's bundle lies on one node; a trial's bundles may lie on several.
     """
     places = worker_places(resources, capacity)
-    if places < resources.workers:
+    fewest = resources.fewest_workers
+    if places < fewest:
         raise Infeasible(
-            f"a trial of {resources.workers} workers needs {resources.workers} times {asked(resources)} at once, but "
-            f"there is room for {places}; lower `resources` in the study file, or start more nodes"
+            f"a trial of {fewest} workers needs {fewest} times {asked(resources)} at once, but there is room for "
+            f"{places}; lower `resources` in the study file, or start more nodes"
         )
-    return places // resources.workers
+    return max(1, places // resources.most_workers)
 
 
 def finalist_workers(resources: ResourcesSpec, capacity: Capacity, global_batch: int) -> int:
@@ -124,16 +136,17 @@ def finalist_workers(resources: ResourcesSpec, capacity: Capacity, global_batch:
 def check_deadlock(resources: ResourcesSpec, capacity: Capacity, most_finalist_workers: int) -> tuple[bool, str]:
     """Can everything that must be up at once be up at once, and what was looked at.
 
-    What waits for its workers holds no resource meanwhile: the driver, Ray Train's controller and its placement
-    group's cleaner ask for 0 CPU, and a trial of one worker trains in the process that Tune gives it. A trial's or
-    finalist's bundles are one placement group, given whole or not at all; all bundles are alike, so none takes a place
-    in which only another would have fitted.
+    What waits for its workers holds no resource that they need: the driver, Ray Train's controller and its placement
+    group's cleaner ask for 0 CPU, a nested trial's own process for a thousandth of the head's mark (`CONTROLLER`), and
+    a trial that trains in the process that Tune gives it waits for none. A trial's or finalist's bundles are one
+    placement group, given whole or not at all; all bundles are alike, so none takes a place in which only another
+    would have fitted.
     """
     try:
         places, trials = worker_places(resources, capacity), concurrent_trials(resources, capacity)
     except Infeasible:
         return False, "nothing can start, see the problems"
-    workers = trials * resources.workers
+    workers = min(places, trials * resources.most_workers)
     safe = workers <= places and most_finalist_workers <= places
     return safe, (
         f"{places} bundles of {asked(resources)} have room, counted node by node; at most {workers} are asked for at "
@@ -145,7 +158,8 @@ def check_deadlock(resources: ResourcesSpec, capacity: Capacity, most_finalist_w
 def asked(resources: ResourcesSpec) -> str:
     """One worker's bundle in words, such as ``{CPU: 4, GPU: 2}``."""
     memory_gb, gpus = resources.memory_gb_per_worker, resources.gpus_per_worker
-    return _bundle(resources.cpus_per_worker, gpus, None if gpus else memory_gb, memory_gb if gpus else None)
+    per_gpu = memory_gb if gpus else None
+    return _bundle(resources.cpus_per_worker, gpus, None if gpus else memory_gb, per_gpu, resources.accelerator)
 
 
 def _largest(resources: ResourcesSpec, nodes: tuple[Node, ...]) -> str:
@@ -157,6 +171,7 @@ def _largest(resources: ResourcesSpec, nodes: tuple[Node, ...]) -> str:
     def has(node: Node) -> tuple[float, ...]:
         room = node.memory_of_one(resources)
         shares = [
+            1.0 if resources.accelerator in (None, node.accelerator) else 0.0,
             min(1, node.gpus / resources.gpus_per_worker) if resources.gpus_per_worker else 1,
             min(1, node.cpus / resources.cpus_per_worker),
             1 if room is None or not memory_gb else min(1, room / memory_gb),
@@ -168,7 +183,9 @@ def _largest(resources: ResourcesSpec, nodes: tuple[Node, ...]) -> str:
 
 def _of_totals(totals: Mapping[str, float]) -> Node:
     memory = totals.get("memory")
-    return Node(totals.get("CPU", 0), totals.get("GPU", 0), None if memory is None else memory / 1e9)
+    kinds = [name.removeprefix(_KIND) for name in totals if name.startswith(_KIND)]
+    kind = kinds[0] if kinds and totals.get("GPU") else None  # a driver may name a kind whose GPUs Ray was told to omit
+    return Node(totals.get("CPU", 0), totals.get("GPU", 0), None if memory is None else memory / 1e9, accelerator=kind)
 
 
 def _times(room: float, size: float) -> int:
@@ -176,9 +193,11 @@ def _times(room: float, size: float) -> int:
     return int(room / size + _ROUNDING)
 
 
-def _bundle(cpus: float, gpus: float, memory_gb: float | None, gpu_memory_gb: float | None) -> str:
+def _bundle(
+    cpus: float, gpus: float, memory_gb: float | None, gpu_memory_gb: float | None, accelerator: str | None
+) -> str:
     parts = [f"CPU: {cpus:g}"]
-    parts += [f"GPU: {gpus:g}"] if gpus else []
+    parts += [f"GPU: {gpus:g}{f' of kind {accelerator}' if accelerator else ''}"] if gpus else []
     parts += [f"memory: {_whole(memory_gb)} GB"] if memory_gb is not None else []
     parts += [f"GPU memory: {_whole(gpu_memory_gb)} GB"] if gpu_memory_gb is not None else []
     return "{" + ", ".join(parts) + "}"

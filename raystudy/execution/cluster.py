@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from raystudy.errors import RaystudyError
 from raystudy.execution import remote_address
 from raystudy.execution.capacity import Node, nodes_of
 
+PROBE_SECONDS = 5
 OBJECT_STORE_BYTES = 256 * 2**20  # genes are memory-mapped by the workers; nothing large goes through Ray
 WORKER_ENVIRONMENT = {
     # Large activations are freed and taken again in every step; without this glibc gives them back to the kernel
@@ -37,10 +41,46 @@ def ray_cluster() -> Iterator[tuple[Node, ...]]:
             ray.shutdown()
 
 
+def check_address() -> None:
+    """RaystudyError where RAY_ADDRESS names nothing that answers; Ray itself would be waiting for minutes.
+
+    Answers within seconds and tells no more than that somebody listens there.
+    """
+    address = remote_address()
+    if address is None or address == "auto":  # what is `auto` is found, or not, at once
+        return
+    if "://" in address:  # not repeated here: it may hold a password
+        raise RaystudyError(
+            "RAY_ADDRESS is a URL, where jobs are sent or a Ray client is served; `raystudy tune` joins a cluster from "
+            "one of its own machines, by `host:port` (the head's port is 6379). Unset it and send the study as a job: "
+            "ray job submit --address URL --working-dir . -- python -m raystudy.tune STUDY.yaml"
+        )
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise RaystudyError(
+            f"RAY_ADDRESS={address} is no address: it is `host:port` (the head's port is 6379), or `auto` on a machine "
+            "of the cluster; correct it, or unset RAY_ADDRESS to run on this machine alone"
+        )
+    try:
+        socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise RaystudyError(
+            f"no Ray answers at RAY_ADDRESS={address} ({error.strerror or error}); start that cluster, correct the "
+            "address, or unset RAY_ADDRESS to run on this machine alone"
+        ) from None
+
+
 def _connect(address: str | None) -> None:
     """A Ray started here also asks for a token, by its own default: other users of the machine could reach it."""
     import ray
+    from ray.exceptions import AuthenticationError
 
+    check_address()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -49,11 +89,23 @@ def _connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             **({} if address else _local_options()),
         )
-    except ConnectionError as error:
+    except (AuthenticationError, ConnectionError) as error:
+        # With a wrong token, or with none, Ray gives up after 20 s with no word of it but in its own log.
         raise RaystudyError(
-            f"no Ray answers at RAY_ADDRESS={address} ({str(error).splitlines()[0]}); start that cluster, correct the "
-            "address, or unset RAY_ADDRESS to run on this machine alone"
+            f"the Ray at RAY_ADDRESS={address} does not let us in ({str(error).strip().splitlines()[0]}): most often "
+            "the token is missing or another one. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the "
+            "token that the cluster was started with; or correct RAY_ADDRESS, or unset it to run on this machine alone"
         ) from None
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        raise RaystudyError(
+            f"{' '.join(str(error).split())}. A study needs the same Ray and the same Python x.y on every machine: "
+            "install constraints.txt there and here"
+        ) from None
+    finally:
+        if callable(on_sigterm):  # Ray puts one in its place that ends the driver without a word
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _local_options() -> dict[str, object]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from raystudy.errors import Reason, TrialFailed
+from raystudy.errors import Infeasible, Reason, TrialFailed
 
 if TYPE_CHECKING:  # nothing here needs them to run
     import torch
@@ -74,10 +74,13 @@ def classify_loss(text: str) -> Reason:
     return Reason.WORKER_LOST
 
 
-def why_training_failed(error: TrainingFailedError) -> TrialFailed:
+def why_training_failed(error: TrainingFailedError) -> TrialFailed | Infeasible:
     """The cause of a failure of Ray Train, out of what its ranks ended with."""
     ranks = getattr(error, "worker_failures", {})
     failures = list(ranks.values()) or [getattr(error, "controller_failure", error)]
+    refusals = [failure for failure in failures if isinstance(failure, Infeasible)]
+    if refusals:
+        return refusals[0]
     return min((_why(failure) for failure in failures), key=lambda told: _OTHERS_FOLLOW_FROM.index(told.reason))
 
 

@@ -13,7 +13,8 @@ from ray.tune.search import Searcher
 from raystudy.errors import Reason
 from raystudy.execution.failures import classify_loss, timed_out
 from raystudy.execution.task import Task
-from raystudy.execution.trial import EPOCH, FAILURE, REFUSAL
+from raystudy.execution.trial import FAILURE, REFUSAL
+from raystudy.execution.worker import EPOCH
 from raystudy.search.policy import SearchPolicy
 from raystudy.tracking.records import TrialRecord, TrialState
 

@@ -17,6 +17,8 @@ from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records, TrialRecord
 from raystudy.training.loop import Job
 
+PREDICTIONS = "predictions.safetensors"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -31,8 +33,12 @@ class Task:
     split_path: str
     targets: tuple[str, ...]
     cpus: int
+    global_batch: int
+    """Genes of one step on all workers together."""
     micro_batches: int
     """Parts in which each batch goes through the network."""
+    predicts: bool
+    """Is every gene predicted at the end, with the weights of the best epoch? So it is for finalists."""
     reference: bool
     """Are the test genes predicted after each epoch, for the published number?"""
     limit_seconds: float | None
@@ -51,7 +57,9 @@ class Task:
             split_path=str((records.folder / split).resolve()),
             targets=spec.targets,
             cpus=spec.resources.cpus_per_worker,
+            global_batch=trial.global_batch or trial.config["batch_size"],
             micro_batches=trial.micro_batches,
+            predicts=again,
             reference=again and spec.protocol == "reference",
             limit_seconds=None if minutes is None else 60 * minutes,
         )
@@ -60,7 +68,7 @@ class Task:
         return asdict(self)
 
     def job(self) -> Job:
-        return Job(*configure(self.config), self.seed, self.micro_batches)
+        return Job(*configure(self.config), self.seed, self.micro_batches, self.global_batch)
 
     def data(self) -> StudyData:
         """The study's genes as this trial's network reads them."""

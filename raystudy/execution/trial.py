@@ -1,23 +1,28 @@
-"""One trial in a Tune worker process (the executor for trials of one worker)."""
+"""One trial of the search: in Tune's own worker process, or on workers of a TorchTrainer that this process starts."""
 
 from __future__ import annotations
 
 import gc
 import json
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution.failures import TimeLimit, one_line, out_of_memory_told
 from raystudy.execution.task import Task
+from raystudy.execution.trainer import train_on_workers
+from raystudy.execution.worker import EPOCH
+from raystudy.study.sections import ResourcesSpec
 from raystudy.training.loop import train
 from raystudy.training.session import Metrics
 
-EPOCH = "epoch_metrics"
 FAILURE = "failure"
 REFUSAL = "refusal"
 BACKEND_REFUSED = "attention backend"
@@ -40,35 +45,47 @@ class TuneSession:
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's function trainable.
-
-    A failure is reported, not raised: Tune would try it again, which helps only where the worker itself was lost.
-    """
+    """Tune's function trainable of the ``inprocess`` executor: the training loop is in this very process."""
     task = Task(**config)
-    told = _train(task)
+    _tell_failures(partial(_train, task), Path(task.folder))
     gc.collect()  # the next trial in this process shall find what this one held, whatever ended it
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if told is not None:
-        kind, reason, detail = told
-        tune.report({kind: json.dumps({"reason": reason, "detail": detail})})
 
 
-def _train(task: Task) -> tuple[str, str, str] | None:
-    """None, or what is to be reported instead of a value: its kind, its reason in the record's words, and detail."""
+def run_nested_trial(config: dict[str, Any], resources: dict[str, Any], storage: str) -> None:
+    """Tune's function trainable of the ``torch_trainer`` executor; this process waits for the workers and passes on."""
+    task, asked = Task(**config), ResourcesSpec(**resources)
+
+    def train_on() -> None:
+        train_on_workers(task, asked.workers, asked, Path(storage), [TuneReportCallback()])
+
+    _tell_failures(train_on, Path(task.folder))
+
+
+def _train(task: Task) -> None:
     folder = Path(task.folder)
     with TimeLimit(folder, task.limit_seconds) as limit:
         session = TuneSession(folder, limit)
-        try:
-            with out_of_memory_told(session.device):
-                train(task.job(), task.data(), session)
-        except Infeasible as refusal:
-            return REFUSAL, BACKEND_REFUSED, str(refusal)
-        except TrialFailed as failure:
-            return FAILURE, failure.reason, failure.detail
-        except Exception as error:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "error.txt").write_text(traceback.format_exc())
-            detail = f"{type(error).__name__}: {one_line(error)} (see {folder / 'error.txt'})"
-            return FAILURE, Reason.CRASH, detail
-    return None
+        with out_of_memory_told(session.device):
+            train(task.job(), task.data(), session)
+
+
+def _tell_failures(run: Callable[[], None], folder: Path) -> None:
+    """Report what ``run`` raises, in the record's words.
+
+    Raised from here, Tune would try it again, which helps only where the worker itself was lost.
+    """
+    try:
+        run()
+        return
+    except Infeasible as refusal:
+        kind, reason, detail = REFUSAL, BACKEND_REFUSED, str(refusal)
+    except TrialFailed as failure:
+        kind, reason, detail = FAILURE, failure.reason, failure.detail
+    except Exception as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        kind, reason = FAILURE, Reason.CRASH
+        detail = f"{type(error).__name__}: {one_line(error)} (see {folder / 'error.txt'})"
+    tune.report({kind: json.dumps({"reason": reason, "detail": detail})})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 
-from raystudy.execution.capacity import Capacity, bundle, concurrent_trials
+from raystudy.execution.capacity import CONTROLLER, Capacity, bundle, concurrent_trials
 from raystudy.execution.searcher import PolicyScheduler, PolicySearcher
 from raystudy.execution.task import Task
-from raystudy.execution.trial import run_trial
+from raystudy.execution.trial import run_nested_trial, run_trial
 from raystudy.execution.watch import ClusterWatch
 from raystudy.search.policy import SearchPolicy
+from raystudy.study.sections import ResourcesSpec
 from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records
 
@@ -26,7 +29,7 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
     session = len(records.read().every("session_started"))
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # what failed is the policy's to tell
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, bundle(spec.resources)),
+        _trainable(spec.resources, records.folder / "ray"),
         tune_config=tune.TuneConfig(
             search_alg=PolicySearcher(
                 policy,
@@ -35,7 +38,7 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
             ),
             scheduler=PolicyScheduler(policy),
             num_samples=-1,
-            reuse_actors=True,
+            reuse_actors=not spec.resources.nested,  # a TorchTrainer that was stopped is ended with its process
             trial_dirname_creator=lambda trial: f"{trial.config['trial_id']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
@@ -53,3 +56,11 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
     except BaseException:
         policy.interrupt()
         raise
+
+
+def _trainable(resources: ResourcesSpec, storage: Path) -> Any:
+    """What Tune runs for each trial, with what it asks for."""
+    if not resources.nested:
+        return tune.with_resources(run_trial, bundle(resources))
+    nested = partial(run_nested_trial, resources=resources.model_dump(), storage=str(storage.resolve()))
+    return tune.with_resources(nested, CONTROLLER)

@@ -9,7 +9,8 @@ import ray
 from ray.tune import Callback
 
 from raystudy.errors import Infeasible, RaystudyError
-from raystudy.execution.capacity import nodes_of, worker_places
+from raystudy.execution.capacity import concurrent_trials, nodes_of
+from raystudy.execution.preflight import Preflight
 from raystudy.study.sections import ResourcesSpec
 
 LOOK_SECONDS = 5.0
@@ -20,10 +21,14 @@ PATIENCE_SECONDS = 120.0
 class ClusterWatch(Callback):
     """Ends a search whose cluster can hold no trial any more; the same command goes on when it can again."""
 
-    def __init__(self, resources: ResourcesSpec, may_grow: bool) -> None:
-        """``may_grow``: more nodes may come by themselves, so that only a cluster without any is beyond hope."""
+    def __init__(self, resources: ResourcesSpec, may_grow: bool, preflight: Preflight | None = None) -> None:
+        """``may_grow``: more nodes may come by themselves, so that only a cluster without any is beyond hope.
+
+        ``preflight`` looks at those that come.
+        """
         self._resources = resources
         self._may_grow = may_grow
+        self._preflight = preflight
         self._looked_at = 0.0
         self._fitted_at = time.monotonic()
 
@@ -33,8 +38,10 @@ class ClusterWatch(Callback):
             return
         self._looked_at = now
         nodes = nodes_of(ray.nodes())
+        if self._preflight is not None:
+            self._preflight.look()
         try:
-            worker_places(self._resources, nodes)
+            concurrent_trials(self._resources, nodes)
         except Infeasible as missing:
             if not nodes or (not self._may_grow and now > self._fitted_at + PATIENCE_SECONDS):
                 why = missing if nodes else "none of its nodes is left"

@@ -268,7 +268,7 @@ class SearchPolicy:
             seed=derive_seed(self.spec.hash, config_hash, repeats),
             origin=asked.user_attrs.get("origin", "sampled"),
             arm=arm,
-            global_batch=config["batch_size"] * self.spec.resources.workers,
+            global_batch=config["batch_size"] * self.spec.resources.most_workers,
         )
         self._optuna.write(asked.number)
         return trial, refusal

@@ -273,6 +273,8 @@ class TrainingSpec(Section):
     """``auto`` is bf16 where the processor computes in it, else fp32; what ran is recorded."""
     attention: Literal["auto", "sdpa", "math", "xformers"] = "auto"
     """How attention is computed; ``auto`` is, layer by layer, what a probe found right and fastest."""
+    sync_batchnorm: bool = False
+    """Does BatchNorm look at the genes of all workers? Else each worker normalises with its own, as was published."""
 
 
 def configure(flat: Mapping[str, Any]) -> tuple[ModelSpec, TrainingSpec]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from raystudy.study.model import PRESETS, Section
 from raystudy.study.space import Value
@@ -62,11 +62,47 @@ class SplitSpec(Section):
 class ResourcesSpec(Section):
     """What one trial gets."""
 
-    workers: int = Field(1, ge=1)
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    """Processes that train one trial together; ``[fewest, most]`` goes on with as many as there is room for."""
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: float = Field(0, ge=0)
     memory_gb_per_worker: float | None = Field(None, gt=0)
-    """The most that a trial may need (of the GPU where it has one); larger ones are infeasible and not trained."""
+    """The most that a worker may need (of its GPU where it has one); larger trials are infeasible and not trained."""
+    accelerator: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]+$")
+    """The kind of GPU, as Ray calls it (``A100``); null takes any."""
+    executor: Literal["auto", "inprocess", "torch_trainer"] = "auto"
+    """``inprocess`` is for one worker and starts in a second; ``auto`` takes it where a worker has no GPU."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
+            raise ValueError(f"`workers` is [fewest, most], but got {list(self.workers)}")
+        if self.accelerator and not self.gpus_per_worker:
+            raise ValueError(
+                f"`accelerator: {self.accelerator}` asks for a kind of GPU, but `gpus_per_worker` is 0; set it to 1"
+            )
+        if self.executor == "inprocess" and self.most_workers > 1:
+            raise ValueError(
+                f"`executor: inprocess` trains in one process, but `workers` is {self.workers}; "
+                "use `executor: torch_trainer`, or leave it out"
+            )
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Which share a trial's global batch; with fewer, each takes more of it."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def nested(self) -> bool:
+        """Is each trial a TorchTrainer of its own, inside of Tune's?"""
+        if self.executor == "auto":
+            return self.most_workers > 1 or self.gpus_per_worker > 0
+        return self.executor == "torch_trainer"
 
 
 class NodeSpec(Section):
@@ -79,6 +115,8 @@ class NodeSpec(Section):
     memory_gb: float | None = Field(None, gt=0)
     gpu_memory_gb: float | None = Field(None, gt=0)
     """Of one GPU."""
+    accelerator: str | None = None
+    """The kind of its GPUs, as Ray calls it (``A100``)."""
 
 
 class PricesSpec(Section):
@@ -90,8 +128,8 @@ class PricesSpec(Section):
 
     def hourly(self, resources: ResourcesSpec) -> float:
         """What one trial costs in an hour."""
-        cpus = resources.workers * resources.cpus_per_worker
-        return cpus * self.cpu_hour + resources.workers * resources.gpus_per_worker * self.gpu_hour
+        worker = resources.cpus_per_worker * self.cpu_hour + resources.gpus_per_worker * self.gpu_hour
+        return resources.most_workers * worker
 
 
 class BudgetSpec(Section):

@@ -28,7 +28,10 @@ def smoke(spec: StudySpec) -> StudySpec:
         "arms": arms if arms or search else [{"name": "smoke"}],
         "model": _shrunk(given.get("model", {}), spec.model),
         "training": given.get("training", {}) | {"epochs": 2},
-        "resources": {},
+        "resources": {
+            "workers": min(spec.resources.most_workers, 2),
+            "executor": "torch_trainer" if spec.resources.nested else "auto",
+        },
         "budget": {"trials": 2, "minutes": 3},
         "finalists": 1,
         "replicates": {"folds": min(spec.replicates.folds, 2)},

@@ -8,10 +8,16 @@ from typing import Any
 
 from raystudy.errors import DataError, SpecError
 from raystudy.study.spec import StudySpec
+from raystudy.study.urls import refuse_password
 
 
 def check_spec(spec: StudySpec, path: Path) -> None:
-    """SpecError, with every key that differs, when ``path`` (spec.json) was written by another study of this name."""
+    """SpecError, with every key that differs, when ``path`` (spec.json) was written by another study of this name.
+
+    Also where the study file holds a password.
+    """
+    refuse_password("tracking.storage", spec.tracking.storage)
+    refuse_password("tracking.uri", spec.tracking.uri)
     if not path.exists():
         return
     try:
@@ -34,7 +40,7 @@ def check_spec(spec: StudySpec, path: Path) -> None:
 
 
 def keep_spec(spec: StudySpec, path: Path) -> None:
-    """Write the study file's content; where tracking goes is left out, it may hold a password."""
+    """Write the study file's content; where tracking goes is left out, it may change and names hosts."""
     whole = spec.model_dump(mode="json", exclude={"tracking"})
     document = {"hash": spec.hash, "identity": spec.identity, "spec": whole}
     partial = path.with_suffix(".partial")

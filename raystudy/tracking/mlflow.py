@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
 from raystudy.errors import SpecError
+from raystudy.study.urls import has_password, redacted
+from raystudy.study.urls import without_password as without_password  # for who tells where the runs are
 from raystudy.tracking.predictions import predictions_path
 from raystudy.tracking.records import JsonObject, Records, StudyRecord, TrialRecord, TrialState
 
@@ -43,6 +47,7 @@ STATUS = {
 }
 STUDY_RUN = "study"
 RETRY_SECONDS = 60.0
+_DATABASES = ("postgresql", "mysql", "mssql")
 METRICS_A_BATCH = 1000
 
 
@@ -238,6 +243,11 @@ def ui_command(studies: Path, port: int, uri: str | None = None) -> list[str]:
             f"`raystudy ui` serves a database, but tracking goes to {without_password(uri)}, which is a server "
             "with pages of its own: open that address in a browser."
         )
+    if has_password(uri):
+        raise SpecError(
+            f"`raystudy ui` would show the password of {without_password(uri)} to everybody on this machine, in the "
+            "list of processes; take it out of MLFLOW_TRACKING_URI: PostgreSQL's is read from PGPASSWORD or ~/.pgpass"
+        )
     quiet = ["env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true"]
     artifacts = str(studies.resolve() / "mlartifacts")
     store = ["--backend-store-uri", uri, "--artifacts-destination", artifacts]
@@ -267,7 +277,19 @@ def _client(uri: str) -> Any:
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if uri.startswith(_DATABASES):
+        _probe(uri)
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _probe(uri: str) -> None:
+    """Raise at once where a database does not answer: MLflow would go on trying, and complaining, for minutes."""
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds, and of MLflow's own connections as well
+    # What is logged twice the database refuses, as MLflow expects; psycopg would tell of each time.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect():
+        pass
 
 
 def _study_metrics(record: StudyRecord) -> list[Metric]:
@@ -338,7 +360,7 @@ def _summary_metrics(trial: TrialRecord, ended: float) -> list[Metric]:
 
 def _failure_message(uri: str, name: str, error: Exception) -> str:
     shown = without_password(uri)
-    reason = (str(error).replace(uri, shown).strip().splitlines() or [""])[0][:300]
+    reason = (redacted(str(error), uri).strip().splitlines() or [""])[0][:300]
     return (
         f"MLflow at {shown} does not take the runs of study {name} ({type(error).__name__}: {reason}). The "
         "study goes on and loses nothing, its own records are complete. Check `tracking.uri` or "
@@ -348,11 +370,6 @@ def _failure_message(uri: str, name: str, error: Exception) -> str:
 
 def _is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://", "databricks"))
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown and recorded."""
-    return re.sub(r"\?.*", "", re.sub(r"(://[^/@:]*):.*@", r"\1:***@", uri))  # a query may hold one too
 
 
 def _milliseconds(seconds: float) -> int:

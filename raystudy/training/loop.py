@@ -32,6 +32,7 @@ from raystudy.models.network import ExpressionNetwork
 from raystudy.study.model import ModelSpec, TrainingSpec
 from raystudy.study.space import derive_seed
 from raystudy.training import checkpoint
+from raystudy.training.batchnorm import synchronise_norms
 from raystudy.training.metrics import scores
 from raystudy.training.session import Metrics, Session
 
@@ -55,6 +56,15 @@ class Job:
     seed: int
     micro_batches: int = 1
     """Parts in which a batch goes through the network, for less memory and the same step of the optimizer."""
+    global_batch: int | None = None
+    """Genes of one step on all ranks, however many there are; None is the batch size times the ranks."""
+
+    def per_step(self, world_size: int) -> int:
+        return self.global_batch or self.training.batch_size * world_size
+
+    def parts(self, num_rows: int) -> int:
+        """In how many parts a rank's genes go through the network: more of them where ranks are fewer than planned."""
+        return min(num_rows, self.micro_batches * math.ceil(num_rows / self.training.batch_size))
 
     def state(self, data: StudyData) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors: the configuration, and the scales that it was trained in."""
@@ -88,6 +98,8 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
     precision = resolve_precision(job.training.precision, session.device)
     before = history[-1]["attention"] if history else None
     attention = choose_backends(network, job.training.attention, session.device, DTYPES[precision], before)
+    if session.world_size > 1 and job.training.sync_batchnorm:
+        synchronise_norms(network)
     parallel = DistributedDataParallel(network) if session.world_size > 1 else network
     bf16 = precision == "bf16"
     if session.device.type == "cuda":
@@ -139,10 +151,10 @@ def _train_epoch(
     """One pass over the training genes; the mean loss over all ranks and measured levels."""
     network.train()
     num_train, rank, world_size = len(data.split.train), session.rank, session.world_size
-    steps = training_steps(num_train, job.training.batch_size, world_size)
+    steps = training_steps(num_train, job.per_step(world_size), world_size)
     total, seen = torch.zeros((), device=session.device), 0
     batches = training_batches(
-        data.split.train, job.training.batch_size, rank, world_size, derive_seed(job.seed, "order", epoch)
+        data.split.train, job.per_step(world_size), rank, world_size, derive_seed(job.seed, "order", epoch)
     )
     for step, (rows, together) in enumerate(batches, start=(epoch - 1) * steps):
         rows = data.inputs.by_length(rows)
@@ -165,7 +177,7 @@ def _accumulate_gradients(
 
     The parts of a batch are dealt out by length, so that none holds all of the long genes.
     """
-    num_parts = min(job.micro_batches, len(rows))
+    num_parts = job.parts(len(rows))
     total = torch.zeros((), device=session.device)
     for number in range(num_parts):
         part = shard(rows, number, num_parts)
@@ -231,11 +243,11 @@ def recalibrate_norms(network: nn.Module, job: Job, data: StudyData, session: Se
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
     if not norms:
         return
-    batch_size, world_size = job.training.batch_size, session.world_size
-    order = derive_seed(job.seed, "norms", epoch)
-    batches = training_batches(data.split.train, batch_size, session.rank, world_size, order)
+    world_size = session.world_size
+    per_step, order = job.per_step(world_size), derive_seed(job.seed, "norms", epoch)
+    batches = training_batches(data.split.train, per_step, session.rank, world_size, order)
     network.train()
-    for number, (rows, _) in enumerate(islice(batches, max(1, NORM_GENES // (batch_size * world_size)))):
+    for number, (rows, _) in enumerate(islice(batches, max(1, NORM_GENES // per_step))):
         for norm in norms:
             norm.momentum = 1 / (number + 1)  # a plain mean over the batches
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):

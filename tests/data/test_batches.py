@@ -372,18 +372,19 @@ def test_an_epoch_shows_every_gene_once_except_those_that_cannot_feed_every_rank
     num_train: int, batch_size: int, world_size: int
 ) -> None:
     rows = 1000 + np.arange(num_train)
-    epochs = [list(training_batches(rows, batch_size, rank, world_size, seed=5)) for rank in range(world_size)]
+    together = batch_size * world_size
+    epochs = [list(training_batches(rows, together, rank, world_size, seed=5)) for rank in range(world_size)]
     seen = [row for epoch in epochs for mine, _ in epoch for row in mine.tolist()]
-    rest = num_train % (batch_size * world_size)
+    rest = num_train % together
     assert len(seen) == len(set(seen)) == num_train - (rest if rest < world_size else 0)
     assert set(seen) <= set(rows.tolist())
-    assert {len(epoch) for epoch in epochs} == {training_steps(num_train, batch_size, world_size)}
+    assert {len(epoch) for epoch in epochs} == {training_steps(num_train, together, world_size)}
     for step in zip(*epochs, strict=True):
         sizes = [len(mine) for mine, _ in step]
         assert min(sizes) >= 1, "a rank without genes would leave the others waiting"
         assert max(sizes) <= batch_size
         shared = sorted(row for mine, _ in step for row in mine.tolist())
-        assert all(sorted(together.tolist()) == shared for _, together in step)
+        assert all(sorted(genes.tolist()) == shared for _, genes in step)
 
 
 def test_the_order_of_an_epoch_depends_on_its_seed_alone() -> None:
@@ -398,5 +399,5 @@ def test_the_order_of_an_epoch_depends_on_its_seed_alone() -> None:
 def test_one_step_holds_the_same_genes_however_many_ranks_share_it() -> None:
     rows = np.arange(64)
     alone = [together.tolist() for _, together in training_batches(rows, 16, 0, 1, seed=3)]
-    shared = [[together.tolist() for _, together in training_batches(rows, 4, rank, 4, seed=3)] for rank in range(4)]
+    shared = [[together.tolist() for _, together in training_batches(rows, 16, rank, 4, seed=3)] for rank in range(4)]
     assert shared == [alone] * 4

@@ -1,0 +1,136 @@
+"""A look at every machine of a cluster before a trial runs there: can it run raystudy, and reach the study's files?"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import socket
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raystudy.data.genes import Genes
+from raystudy.errors import RaystudyError
+from raystudy.execution.failures import one_line
+from raystudy.models.backends import choose_backends
+from raystudy.models.build import build
+from raystudy.study.spec import StudySpec
+from raystudy.training.loop import DTYPES, resolve_precision
+
+PATIENCE_SECONDS = 120.0
+"""For a machine's answer: it starts a process there and imports PyTorch."""
+COMPARED = ("raystudy", "torch", "numpy")
+_TOKEN = "token"
+
+
+class Preflight:
+    """Asks each node once, also those that come later."""
+
+    def __init__(self, spec: StudySpec, study_folder: Path, data_folder: Path) -> None:
+        self._asked: set[str] = set()
+        self._pending: dict[Any, str] = {}
+        self._folder = (study_folder / "preflight").resolve()
+        self._token = secrets.token_hex(8)
+        self._data_folder = data_folder.resolve()
+        self._gene_hash = Genes.open(data_folder).hash
+        self._versions = versions()
+        self._spec = spec
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / _TOKEN).write_text(self._token)
+
+    def look(self, wait_seconds: float = 0) -> None:
+        """Ask the nodes that are new, and hear those that have answered, waiting so long for all of them.
+
+        Raises RaystudyError with all that is wrong, machine by machine.
+        """
+        living = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        for node_id, node in living.items():
+            if node_id not in self._asked:
+                self._asked.add(node_id)
+                self._pending[self._ask(node_id, node["Resources"])] = node["NodeManagerHostname"]
+        ready, late = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=wait_seconds)
+        problems = [problem for answer in ready for problem in self._hear(answer, self._pending.pop(answer))]
+        if wait_seconds:
+            problems += [f"{self._pending[answer]} has not answered in {wait_seconds:g} s" for answer in late]
+        if problems:
+            raise RaystudyError(
+                f"the cluster is not ready: {'; '.join(problems)}. Nothing was trained there; what every machine needs "
+                "stands in cluster/README.md"
+            )
+
+    def _ask(self, node_id: str, resources: dict[str, float]) -> Any:
+        gpus = min(1.0, resources.get("GPU", 0)) if self._spec.resources.gpus_per_worker else 0
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        look = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=there)(look_around)
+        attention = self._spec.model_dump(mode="json") if gpus else None
+        return look.remote(node_id, str(self._folder), str(self._data_folder), attention)
+
+    def _hear(self, answer: Any, host: str) -> list[str]:
+        try:
+            found = ray.get(answer, timeout=PATIENCE_SECONDS)
+        except GetTimeoutError:
+            return [f"{host} has not answered in {PATIENCE_SECONDS:g} s"]
+        except RayError as error:
+            return [f"{host} cannot run raystudy ({one_line(error)})"]
+        problems = []
+        for name in ("python", *COMPARED):
+            ours, theirs = self._versions[name], found["versions"][name]
+            if ours != theirs:
+                problems.append(f"{host} has {name} {theirs}, the driver {ours}")
+        if found["token"] != self._token or not (self._folder / found["mark"]).exists():
+            problems.append(
+                f"{host} does not see the study's folder {self._folder.parent}; set RAYSTUDY_HOME to a folder on a file "
+                "system that every machine mounts"
+            )
+        if found["gene_hash"] != self._gene_hash:
+            problems.append(
+                f"{host} finds {found['gene_hash'] or 'no genes'} in {self._data_folder}, the driver {self._gene_hash}; "
+                "prepare the data into a folder that every machine mounts"
+            )
+        return problems + [f"{host}: {one}" for one in found["refused"]]
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of what could make two machines compute differently; without a build's suffix (+cpu, +cu128)."""
+    found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in COMPARED:
+        try:
+            found[name] = version(name).split("+")[0]
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def look_around(node_id: str, folder: str, data_folder: str, study: dict[str, Any] | None) -> dict[str, Any]:
+    """What a machine has to say of itself; of attention where there is a ``study`` to try."""
+    there, mark = Path(folder), f"{socket.gethostname()}-{node_id[:12]}"
+    try:
+        token = (there / _TOKEN).read_text()
+        (there / mark).write_text(token)
+    except OSError as error:
+        token = one_line(error)
+    try:
+        gene_hash = Genes.open(Path(data_folder)).hash
+    except (OSError, RaystudyError):
+        gene_hash = None
+    refused = [] if study is None else _refused_attention(StudySpec(**study))
+    return {"versions": versions(), "token": token, "mark": mark, "gene_hash": gene_hash, "refused": refused}
+
+
+def _refused_attention(spec: StudySpec) -> list[str]:
+    """Why the study's own network could not be trained on this machine's GPU; a search may still try others."""
+    if not torch.cuda.is_available():
+        return [f"PyTorch {torch.__version__} finds no GPU, though Ray counts one; install a build for its driver"]
+    model, training = spec.configure({})
+    device = torch.device("cuda")
+    network = build(model, len(spec.targets)).to(device)
+    try:
+        choose_backends(network, training.attention, device, DTYPES[resolve_precision(training.precision, device)])
+    except RaystudyError as refusal:
+        return [str(refusal)]
+    return []
