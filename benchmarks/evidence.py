@@ -194,6 +194,6 @@ def _unlike(record: StudyRecord, unkilled: StudyRecord) -> Iterator[str]:
     before = {(one.config_hash, one.seed): one for one in [*unkilled.trials, *unkilled.finalists]}
     for trial in [*record.trials, *record.finalists]:
         if (same := before.get((trial.config_hash, trial.seed))) is not None:
-            for now, then in zip(trial.epochs, same.epochs, strict=False):
+            for now, then in zip(trial.epochs, same.epochs, strict=False):  # one of them may have been pruned earlier
                 if now["valid_r2"] != then["valid_r2"]:
                     yield f"{trial.id}: epoch {now['epoch']} reached {now['valid_r2']}, {then['valid_r2']} unkilled"

@@ -109,7 +109,8 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
         "deadlock": {"safe": safe, "why": why},
         "feasible": not problems,
         "problems": problems,
-        "warnings": _warnings(spec, nodes, arms, search, concurrent, room),
+        "warnings": _warnings(spec, nodes, search, concurrent)
+        + _memory_warnings(spec, nodes, arms, search, concurrent, room),
     }
 
 
@@ -245,16 +246,9 @@ def _room(spec: StudySpec, nodes: tuple[Node, ...]) -> float | None:
     return min((room for room in (here, allowed) if room is not None), default=None)
 
 
-def _warnings(
-    spec: StudySpec,
-    nodes: tuple[Node, ...],
-    arms: list[dict[str, Any]],
-    search: Mapping[str, Any],
-    concurrent: int,
-    room: float | None,
-) -> list[str]:
+def _warnings(spec: StudySpec, nodes: tuple[Node, ...], search: Mapping[str, Any], concurrent: int) -> list[str]:
     """What is allowed and probably not meant."""
-    budget, found = spec.budget, []
+    budget, num_arms, found = spec.budget, len(spec.arms), []
     asks = {name for name, training in _asked_attention(spec).items() if training == "xformers"}
     if asks and not (spec.resources.gpus_per_worker and any(node.gpus for node in nodes)):
         found.append(f"xformers computes on GPUs only and workers get none; refused will be {', '.join(sorted(asks))}")
@@ -264,14 +258,14 @@ def _warnings(
         found.append(f"`sampler: gp` takes longer with every trial; {budget.trials} are many for it, tpe is quicker")
     if spec.sampler in ("gp", "nsga2") and (spec.constraints or spec.pruner != "none"):
         found.append(f"`sampler: {spec.sampler}` learns from complete trials only: nothing from pruned or refused ones")
-    if spec.sampler == "grid" and search["grid_size"] != budget.trials - len(arms):
+    if spec.sampler == "grid" and search["grid_size"] != budget.trials - num_arms:
         found.append(
             f"the grid has {search['grid_size']:,} points, and `budget.trials` of {budget.trials} leaves "
-            f"{max(budget.trials - len(arms), 0)} for them beside {len(arms)} arms"
+            f"{max(budget.trials - num_arms, 0)} for them beside {num_arms} arms"
         )
-    if len(arms) > budget.trials:
-        found.append(f"{len(arms)} arms, but `budget.trials` is {budget.trials}: the last ones are not tried")
-    return found + _memory_warnings(spec, nodes, arms, search, concurrent, room)
+    if num_arms > budget.trials:
+        found.append(f"{num_arms} arms, but `budget.trials` is {budget.trials}: the last ones are not tried")
+    return found
 
 
 def _memory_warnings(

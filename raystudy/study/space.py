@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,9 @@ class _Kind(BaseModel):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # a dictionary among its values has no hash of its own
 
+    @abstractmethod
     def allows(self, value: object) -> bool:
         """Can this kind have that value?"""
-        raise NotImplementedError
 
     def applies(self, chosen: Mapping[str, Any]) -> bool:
         """Is this searched where those values were chosen? A key that was not chosen does not meet a condition."""
