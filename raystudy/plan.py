@@ -99,7 +99,11 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
                 "CPU": sum(node.count * node.cpus for node in nodes),
                 "GPU": sum(node.count * node.gpus for node in nodes),
             },
+            "executor": "torch_trainer" if spec.resources.nested else "inprocess",
             "concurrent_trials": concurrent,
+            "trials_per_gpu": int(1 / spec.resources.gpus_per_worker)
+            if 0 < spec.resources.gpus_per_worker < 1
+            else None,
             "finalist_workers": retrained_on,
             "epochs": spec.training.epochs,
             "minutes": spec.budget.minutes,
@@ -284,7 +288,11 @@ def _memory_warnings(
         for who, size in sizes.items()
         if room is not None and size > room
     ]
-    if spec.resources.memory_gb_per_worker is not None or spec.resources.gpus_per_worker or found:
+    if found:
+        return found
+    if spec.resources.gpus_per_worker == 1 and spec.resources.most_workers == 1:
+        return _room_for_several(nodes, max(sizes.values()))
+    if spec.resources.memory_gb_per_worker is not None or spec.resources.gpus_per_worker:
         return found
     for node in nodes:  # where nothing says how much memory a trial may have, Ray counts CPUs alone
         together = min(concurrent, node.places(spec.resources))
@@ -294,6 +302,18 @@ def _memory_warnings(
                 f"{together * max(sizes.values()):.3g}; set `resources.memory_gb_per_worker` or more `cpus_per_worker`"
             )
     return found
+
+
+def _room_for_several(nodes: tuple[Node, ...], largest: float) -> list[str]:
+    """Do several one-worker trials fit on the smallest GPU at the same time?"""
+    known = [node.gpu_memory_gb for node in nodes if node.gpus and node.gpu_memory_gb is not None]
+    together = int(min(known) / largest) if known else 0
+    if together < 2:
+        return []
+    return [
+        f"{together} trials of the largest size fit together on a GPU of {min(known):.3g} GB; with `gpus_per_worker: "
+        f"{math.floor(100 / together) / 100:g}` they share one, which keeps it busier"
+    ]
 
 
 def _asked_attention(spec: StudySpec) -> dict[str, str]:

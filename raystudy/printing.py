@@ -61,7 +61,11 @@ def _plan_facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("  constraint", constraint) for constraint in search["constraints"])
     nodes = " + ".join(f"{node['count']} x {_node(node)}" for node in resources["nodes"]) or "none"
     yield "nodes", nodes
-    yield "trials", f"{resources['concurrent_trials']} at once, each worker with {resources['bundle']}"
+    workers = resources["workers"]
+    team = f"{workers[0]} to {workers[1]} workers" if isinstance(workers, tuple | list) else f"{workers} workers"
+    each_with = "each worker with" if workers == 1 else f"each on {team} with"
+    shared = f"; {resources['trials_per_gpu']} share a GPU" if resources["trials_per_gpu"] else ""
+    yield "trials", f"{resources['concurrent_trials']} at once, {each_with} {resources['bundle']}{shared}"
     each = limits["finalists"]
     product = f"{each['configurations']} configurations x {each['folds']} folds x {each['seeds']} seeds"
     runs = f"{each['runs']} ({product})" if each["runs"] > 1 else "1"

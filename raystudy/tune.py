@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +28,9 @@ from raystudy.tracking.mlflow import MlflowMirror, without_password
 from raystudy.tracking.provenance import provenance
 from raystudy.tracking.records import Records, StudyRecord
 from raystudy.training.selection import choose_finalists
+
+if TYPE_CHECKING:  # Ray is imported when a search begins, not for reading a study
+    from raystudy.execution.preflight import Preflight
 
 DEFAULT_STUDY = Path("search_spaces/yeast.yaml")
 
@@ -132,11 +135,21 @@ class _Study:
             plan = make_plan(self.spec, capacity)
             if not plan["feasible"]:
                 raise Infeasible(f"study {self.spec.name!r} cannot run here: {'; '.join(plan['problems'])}")
+            preflight = None if remote_address() is None else self._look_at_every_machine()
             if record.last("search_finished") is None:
-                self._search(capacity)
+                self._search(capacity, preflight)
             train_finalists(self.study, nodes, self.progress)
 
-    def _search(self, capacity: Capacity) -> None:
+    def _look_at_every_machine(self) -> Preflight:
+        """Those of a cluster may be unlike this one; RaystudyError where a trial could not run there."""
+        from raystudy.execution.preflight import PATIENCE_SECONDS, Preflight
+
+        preflight = Preflight(self.spec, self.records.folder, self.study.data_folder)
+        with self.progress.stage("looking at every machine"):
+            preflight.look(PATIENCE_SECONDS)
+        return preflight
+
+    def _search(self, capacity: Capacity, preflight: Preflight | None = None) -> None:
         from raystudy.execution.tuner import search
 
         with self.progress.search(self.spec) as show:
@@ -156,7 +169,7 @@ class _Study:
                 policy.enqueue(point, Origin("seeded", provenance=seeded["provenance"]))
             for point in self._warm_start():
                 policy.enqueue(point["values"], Origin("warm", provenance={"trial": point["trial"]}))
-            search(self.spec, self.records, policy, self.study.data_folder, capacity)
+            search(self.spec, self.records, policy, self.study.data_folder, capacity, preflight)
             reason = policy.finished_reason
             if reason is None:
                 raise StudyFailed("Ray Tune ended before the search had; everything is kept, the same command goes on")

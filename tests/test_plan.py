@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from raystudy.data.genes import Genes
+from raystudy.execution.capacity import declared
 from raystudy.models.build import count_parameters
 from raystudy.plan import list_presets, make_plan, this_machine
 from raystudy.study.model import PRESETS, ModelSpec
@@ -90,7 +91,7 @@ def test_every_study_that_comes_with_raystudy_can_be_planned_and_shrunk(path: Pa
     small = smoke(spec)
 
     assert spec.name == path.stem
-    assert make_plan(spec, TWO_CORES)["feasible"]
+    assert make_plan(spec, declared(spec.cluster) if spec.cluster else TWO_CORES)["feasible"]
     assert make_plan(small, TWO_CORES)["feasible"]
     assert (small.data.source, small.budget.trials, small.training.epochs) == ("synthetic", 2, 2)
     assert small.search.keys() <= spec.search.keys()

@@ -170,3 +170,34 @@ def test_without_a_limit_or_without_a_seeded_width_nothing_is_too_wide() -> None
     assert affordable(None) is None
     assert affordable(10**6, search=STUDY["search"]) is None
     assert affordable(10**9, search={}) is None
+
+
+def test_several_trials_that_fit_on_one_gpu_are_told_of_and_counted() -> None:
+    node = {"cpus": 16, "gpus": 2, "gpu_memory_gb": 80}
+
+    def found(**resources: Any) -> dict[str, Any]:
+        spec = parse_spec({**STUDY, "cluster": [node], "resources": resources})
+        return make_plan(spec, declared(spec.cluster or ()), DECLARED)
+
+    alone, shared = found(gpus_per_worker=1), found(gpus_per_worker=0.25)
+    several = int(80 / max(alone["search"]["memory_gb"]["max"], *(arm["memory_gb"] for arm in alone["arms"])))
+    (hint,) = (one for one in alone["warnings"] if "share one" in one)
+    assert hint.startswith(f"{several} trials of the largest size fit together on a GPU of 80 GB")
+    assert (alone["resources"]["concurrent_trials"], alone["resources"]["trials_per_gpu"]) == (2, None)
+    assert (shared["resources"]["concurrent_trials"], shared["resources"]["trials_per_gpu"]) == (8, 4)
+    assert not any("share one" in one for one in shared["warnings"])
+    (problem,) = found(workers=2, gpus_per_worker=0.5)["problems"]
+    assert "NCCL refuses" in problem
+
+
+def test_a_trial_of_several_workers_is_counted_with_all_of_them() -> None:
+    four = plan({"CPU": 9.0}, resources={"workers": 4})
+
+    assert four["feasible"]
+    assert (four["resources"]["executor"], four["resources"]["concurrent_trials"]) == ("torch_trainer", 2)
+    assert plan()["resources"]["executor"] == "inprocess"
+    assert four["limits"]["cpu_hours"] == pytest.approx(8 * STUDY["budget"]["minutes"] / 60, rel=0.01)
+    (problem,) = plan({"CPU": 3.0}, resources={"workers": 4})["problems"]
+    assert "a trial of 4 workers needs 4 times {CPU: 1} at once, but there is room for 3" in problem
+    elastic = plan({"CPU": 3.0}, resources={"workers": [2, 4]})
+    assert (elastic["feasible"], elastic["resources"]["concurrent_trials"]) == (True, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from raystudy.errors import RaystudyError
@@ -80,6 +83,8 @@ def _connect(address: str | None) -> None:
     from ray.exceptions import AuthenticationError
 
     check_address()
+    if address is None:
+        _make_token()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -106,6 +111,16 @@ def _connect(address: str | None) -> None:
     finally:
         if callable(on_sigterm):  # Ray puts one in its place that ends the driver without a word
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _make_token() -> None:
+    """Ray would make one too, and leave it readable for everybody on the machine."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError), open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
 
 
 def _local_options() -> dict[str, object]:

@@ -25,7 +25,7 @@ from raystudy.training.loop import DTYPES, resolve_precision
 PATIENCE_SECONDS = 120.0
 """For a machine's answer: it starts a process there and imports PyTorch."""
 COMPARED = ("raystudy", "torch", "numpy")
-_TOKEN = "token"
+_SIGN = "sign"
 
 
 class Preflight:
@@ -35,13 +35,13 @@ class Preflight:
         self._asked: set[str] = set()
         self._pending: dict[Any, str] = {}
         self._folder = (study_folder / "preflight").resolve()
-        self._token = secrets.token_hex(8)
+        self._sign = secrets.token_hex(8)
         self._data_folder = data_folder.resolve()
         self._gene_hash = Genes.open(data_folder).hash
         self._versions = versions()
         self._spec = spec
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / _TOKEN).write_text(self._token)
+        (self._folder / _SIGN).write_text(self._sign)
 
     def look(self, wait_seconds: float = 0) -> None:
         """Ask the nodes that are new, and hear those that have answered, waiting so long for all of them.
@@ -82,15 +82,15 @@ class Preflight:
             ours, theirs = self._versions[name], found["versions"][name]
             if ours != theirs:
                 problems.append(f"{host} has {name} {theirs}, the driver {ours}")
-        if found["token"] != self._token or not (self._folder / found["mark"]).exists():
+        if found["sign"] != self._sign or not (self._folder / found["mark"]).exists():
             problems.append(
-                f"{host} does not see the study's folder {self._folder.parent}; set RAYSTUDY_HOME to a folder on a file "
-                "system that every machine mounts"
+                f"{host} does not see the study's folder {self._folder.parent}; set RAYSTUDY_HOME to a folder on a "
+                "file system that every machine mounts"
             )
         if found["gene_hash"] != self._gene_hash:
             problems.append(
-                f"{host} finds {found['gene_hash'] or 'no genes'} in {self._data_folder}, the driver {self._gene_hash}; "
-                "prepare the data into a folder that every machine mounts"
+                f"{host} finds {found['gene_hash'] or 'no genes'} in {self._data_folder}, the driver "
+                f"{self._gene_hash}; prepare the data into a folder that every machine mounts"
             )
         return problems + [f"{host}: {one}" for one in found["refused"]]
 
@@ -110,16 +110,16 @@ def look_around(node_id: str, folder: str, data_folder: str, study: dict[str, An
     """What a machine has to say of itself; of attention where there is a ``study`` to try."""
     there, mark = Path(folder), f"{socket.gethostname()}-{node_id[:12]}"
     try:
-        token = (there / _TOKEN).read_text()
-        (there / mark).write_text(token)
+        sign = (there / _SIGN).read_text()
+        (there / mark).write_text(sign)
     except OSError as error:
-        token = one_line(error)
+        sign = one_line(error)
     try:
         gene_hash = Genes.open(Path(data_folder)).hash
     except (OSError, RaystudyError):
         gene_hash = None
     refused = [] if study is None else _refused_attention(StudySpec(**study))
-    return {"versions": versions(), "token": token, "mark": mark, "gene_hash": gene_hash, "refused": refused}
+    return {"versions": versions(), "sign": sign, "mark": mark, "gene_hash": gene_hash, "refused": refused}
 
 
 def _refused_attention(spec: StudySpec) -> list[str]:

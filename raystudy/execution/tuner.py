@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune import TuneError
 
+from raystudy.errors import RaystudyError
 from raystudy.execution.capacity import CONTROLLER, Capacity, bundle, concurrent_trials
+from raystudy.execution.preflight import Preflight
 from raystudy.execution.searcher import PolicyScheduler, PolicySearcher
 from raystudy.execution.task import Task
 from raystudy.execution.trial import run_nested_trial, run_trial
@@ -21,7 +24,14 @@ from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records
 
 
-def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder: Path, capacity: Capacity) -> None:
+def search(
+    spec: StudySpec,
+    records: Records,
+    policy: SearchPolicy,
+    data_folder: Path,
+    capacity: Capacity,
+    preflight: Preflight | None = None,
+) -> None:
     """Run the policy's proposals until it has none left. Tune's own files, under ``ray/``, are not read again.
 
     Whatever ends it early (Ctrl-C too) leaves what was running as interrupted, for the next session to go on with.
@@ -44,7 +54,7 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
         run_config=tune.RunConfig(
             name=f"session-{session}",
             storage_path=str((records.folder / "ray").resolve()),
-            callbacks=[ClusterWatch(spec.resources, may_grow=spec.cluster is not None)],
+            callbacks=[ClusterWatch(spec.resources, may_grow=spec.cluster is not None, preflight=preflight)],
             failure_config=tune.FailureConfig(max_failures=0),  # a lost attempt is handed out again by the policy
             verbose=0,
         ),
@@ -53,9 +63,19 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     try:
         tuner.fit()
-    except BaseException:
+    except BaseException as error:
         policy.interrupt()
+        if isinstance(error, TuneError) and (cause := _told_by_us(error)) is not None:
+            raise cause from None
         raise
+
+
+def _told_by_us(error: BaseException) -> RaystudyError | None:
+    """What searcher, scheduler or callback raised: Tune raises an error of its own with a traceback as its text."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, RaystudyError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _trainable(resources: ResourcesSpec, storage: Path) -> Any:

@@ -94,6 +94,22 @@ def convolve_tokens(tokens_BL: Tensor, weight_KSO: Tensor, bias_O: Tensor | None
     return convolve(onehot_BLS, weight_KSO, bias_O)
 
 
+class ScaledBatchNorm(nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` over N genes and positions of C channels, times a factor."""
+
+    def forward(self, x_NC: Tensor, factor: float = 1.0) -> Tensor:
+        return F.batch_norm(
+            x_NC,
+            self.running_mean,
+            self.running_var,
+            factor * self.weight,
+            factor * self.bias,
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
+
+
 class NormActivateConvolve(nn.Module):
     """BatchNorm over batch and positions, GELU in its sigmoid approximation x * sigmoid(1.702 x), convolution.
 
@@ -103,21 +119,11 @@ class NormActivateConvolve(nn.Module):
 
     def __init__(self, channels: int, outputs: int, kernel: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(channels)
+        self.norm = ScaledBatchNorm(channels)
         self.convolution = Convolution(channels, outputs, kernel)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        norm = self.norm
-        scaled = F.batch_norm(
-            x_BLC.flatten(0, 1),
-            norm.running_mean,
-            norm.running_var,
-            GELU_SLOPE * norm.weight,
-            GELU_SLOPE * norm.bias,
-            self.training,
-            norm.momentum or 0.0,
-            norm.eps,
-        )
+        scaled = self.norm(x_BLC.flatten(0, 1), GELU_SLOPE)
         return self.convolution(F.silu(scaled).view_as(x_BLC), scale=1 / GELU_SLOPE)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from raystudy.errors import SpecError
 from raystudy.study.model import nearest
 from raystudy.study.spec import StudySpec
+from raystudy.study.urls import without_password
 
 _WAYS = {"categorical", "int", "float", "log", "pow2", "str", "bool", "FeatureTable"}
 """How pydantic calls the kinds of values that stand for one key, in the location of a problem."""
@@ -66,6 +67,8 @@ def _explain(location: list[str], problems: list[Any]) -> str:
         return f"unknown key `{key}`{nearest(location[-1], _keys_beside(location))}"
     message = ", or: ".join(dict.fromkeys(problem["msg"].removeprefix("Value error, ") for problem in problems))
     received = problems[0]["input"]
+    if isinstance(received, str) and "://" in received:
+        received = without_password(received)
     shown = f" (got {received!r})" if isinstance(received, str | int | float | bool | type(None)) else ""
     return f"`{key}`: {message}{shown}" if key else message
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from raystudy.study.model import PRESETS, Section
 from raystudy.study.space import Value
+from raystudy.study.urls import refuse_password
 
 Setting = Value | tuple[int, int] | None
 Counted = Literal["ridge", "gbm"]
@@ -203,6 +204,12 @@ class TrackingSpec(Section):
     """Where MLflow is; null is MLFLOW_TRACKING_URI, or else SQLite in the studies folder."""
     storage: str | None = None
     """Optuna's database (an SQLAlchemy URL); null is SQLite in the study's folder."""
+
+    @model_validator(mode="after")
+    def _without_passwords(self) -> Self:
+        refuse_password("tracking.uri", self.uri)  # a SpecError as it is: pydantic's would quote what it received
+        refuse_password("tracking.storage", self.storage)
+        return self
 
 
 class ArmSpec(Section):

@@ -7,35 +7,30 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn import functional
 
+from raystudy.models.convolution import ScaledBatchNorm
 
-class SynchronisedBatchNorm(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d` whose statistics in training are those of every rank's genes together, in float32.
 
-    B genes of this rank, C channels, L positions; the same L on every rank, as windows have.
-    """
+class SynchronisedBatchNorm(ScaledBatchNorm):
+    """Its statistics in training are those of every rank's N genes and positions together, in float32."""
 
-    def forward(self, x_BCL: Tensor) -> Tensor:
+    def forward(self, x_NC: Tensor, factor: float = 1.0) -> Tensor:
         if not self.training:
-            return super().forward(x_BCL)
-        values_BCL = x_BCL.float()
-        count = x_BCL.new_tensor(x_BCL.numel() / x_BCL.shape[1], dtype=torch.float32)
+            return super().forward(x_NC, factor)
+        count = torch.tensor(float(len(x_NC)), device=x_NC.device)
         dist.all_reduce(count)
-        mean_C1 = (_over_ranks(values_BCL.sum((0, 2))) / count)[:, None]
-        centered_BCL = values_BCL - mean_C1
-        variance_C1 = (_over_ranks(centered_BCL.square().sum((0, 2))) / count)[:, None]
-        self._keep(mean_C1.detach()[:, 0], variance_C1.detach()[:, 0] * count / (count - 1))
-        scaled_BCL = centered_BCL * torch.rsqrt(variance_C1 + self.eps)
-        return (scaled_BCL * self.weight[:, None] + self.bias[:, None]).to(x_BCL.dtype)
+        mean_C = _over_ranks(x_NC.float().sum(0)) / count
+        centered_NC = x_NC.float() - mean_C
+        variance_C = _over_ranks(centered_NC.square().sum(0)) / count
+        self._keep(mean_C.detach(), variance_C.detach() * count / (count - 1))
+        scaled_C = factor * self.weight * torch.rsqrt(variance_C + self.eps)
+        return (centered_NC * scaled_C + factor * self.bias).to(x_NC.dtype)
 
     @torch.no_grad()
     def _keep(self, mean_C: Tensor, variance_C: Tensor) -> None:
         """Move the running statistics, which evaluation uses."""
-        momentum = 0.1 if self.momentum is None else self.momentum
         for running, now in ((self.running_mean, mean_C), (self.running_var, variance_C)):
             if running is not None:
-                running.lerp_(now, momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
+                running.lerp_(now, self.momentum or 0.0)
 
 
 def _over_ranks(sums_C: Tensor) -> Tensor:
@@ -47,5 +42,5 @@ def _over_ranks(sums_C: Tensor) -> Tensor:
 def synchronise_norms(network: nn.Module) -> None:
     """Make every BatchNorm of ``network`` look at all ranks; its weights and their names stay as they are."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, ScaledBatchNorm):
             module.__class__ = SynchronisedBatchNorm

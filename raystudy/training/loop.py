@@ -130,6 +130,7 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
             "attention": attention,
             "peak_memory_gb": _largest(_peak_memory_gb(session.device), session),
             **({"micro_batches": job.micro_batches} if job.micro_batches > 1 else {}),
+            **({"workers": session.world_size} if session.world_size > 1 else {}),
         }
         if after_epoch is not None:
             after_epoch(epoch, partial(predict, network, data.inputs, session=session, bf16=bf16))

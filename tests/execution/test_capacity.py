@@ -155,7 +155,7 @@ def test_nodes_are_read_from_what_ray_says_of_them() -> None:
         ]
     )
 
-    assert set(found) == {Node(4, 0, 16, None, 2), Node(16, 2, 64, None, 1), Node(0, 0, 8, None, 1)}
+    assert set(found) == {Node(4, 0, 16, None, 2), Node(16, 2, 64, None, 1, "A100"), Node(0, 0, 8, None, 1)}
     assert concurrent_trials(resources(cpus_per_worker=3), found) == 2 + 5
 
 
@@ -190,3 +190,48 @@ def test_a_finalist_with_more_workers_than_have_room_is_a_deadlock_and_so_is_a_t
         False,
         "nothing can start, see the problems",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"workers": [4, 2]}, r"`workers` is \[fewest, most\], but got \[4, 2\]"),
+        ({"accelerator": "A100"}, "`accelerator: A100` asks for a kind of GPU, but `gpus_per_worker` is 0"),
+        ({"workers": 2, "executor": "inprocess"}, "trains in one process, but `workers` is 2"),
+        ({"workers": 0}, "greater than 0"),
+    ],
+)
+def test_resources_that_contradict_each_other_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        resources(**given)
+
+
+def test_a_torch_trainer_runs_what_has_a_gpu_or_several_workers_and_what_asks_for_one() -> None:
+    assert not resources().nested
+    assert resources(workers=2).nested
+    assert resources(workers=[1, 2]).nested
+    assert resources(gpus_per_worker=0.5).nested
+    assert resources(executor="torch_trainer").nested
+    assert not resources(gpus_per_worker=1, executor="inprocess").nested
+
+
+def test_a_kind_of_gpu_is_found_on_nodes_of_that_kind_alone() -> None:
+    h100 = Node(cpus=96, gpus=8, accelerator="H100")
+    a100 = Node(cpus=96, gpus=8, accelerator="A100", count=2)
+    asks = resources(gpus_per_worker=1, accelerator="A100", workers=8)
+
+    assert concurrent_trials(asks, [h100, a100]) == 2
+    assert bundle(asks) == {"CPU": 1, "GPU": 1, "accelerator_type:A100": 0.001}
+    with pytest.raises(Infeasible, match=r"needs {CPU: 1, GPU: 1 of kind A100}, but .* has {CPU: 96, GPU: 8 of kind H"):
+        concurrent_trials(asks, [h100])
+    assert declared([NodeSpec(cpus=96, gpus=8, accelerator="H100")]) == (h100,)
+
+
+def test_trials_that_grow_are_counted_with_all_their_workers_and_start_with_the_fewest() -> None:
+    grows = resources(workers=[2, 4])
+
+    assert concurrent_trials(grows, {"CPU": 9.0}) == 2
+    assert concurrent_trials(grows, {"CPU": 3.0}) == 1
+    assert check_deadlock(grows, {"CPU": 3.0}, 3)[0]
+    with pytest.raises(Infeasible, match="a trial of 2 workers needs 2 times"):
+        concurrent_trials(grows, {"CPU": 1.0})

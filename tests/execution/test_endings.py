@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from raystudy.errors import RaystudyError, StudyFailed, TrialFailed
-from raystudy.execution import tuner, worker
+from raystudy.execution import trainer, tuner
 from raystudy.execution.capacity import Node
 from raystudy.execution.failures import HUNG
 from raystudy.execution.task import Task
@@ -145,7 +145,7 @@ def test_a_finalist_whose_worker_is_killed_goes_on_after_the_epochs_that_it_had(
         worker.TrainSession = Mortal
         worker.run_worker(config)
 
-    monkeypatch.setattr(worker, "run_worker", run_worker)
+    monkeypatch.setattr(trainer, "run_worker", run_worker)
     finalist = retrain(study, ray[:1])
 
     assert [(one.state, one.reason) for one in finalist.attempts] == [
@@ -191,9 +191,9 @@ def test_a_finalist_whose_train_controller_died_is_lost_and_without_any_node_the
     def fit() -> None:
         raise RayError("The actor is dead because its worker process has died.")
 
-    monkeypatch.setattr(worker, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
-    monkeypatch.setattr(worker.ray, "nodes", lambda: nodes)
-    task = Task("t0000-r0", {}, 1, str(tmp_path), "", "", ("protein",), 1, 1, False, None)
+    monkeypatch.setattr(trainer, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(trainer.ray, "nodes", lambda: nodes)
+    task = Task("t0000-r0", {}, 1, str(tmp_path), "", "", ("protein",), 1, 64, 1, True, False, None)
 
     with pytest.raises(error, match=said):
-        worker.train_finalist(task, 1, ResourcesSpec(), tmp_path)
+        trainer.train_finalist(task, 1, ResourcesSpec(), tmp_path)

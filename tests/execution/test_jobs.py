@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -23,88 +20,15 @@ from raystudy.errors import RaystudyError, SpecError
 from raystudy.execution.cluster import check_address
 from raystudy.materials import studies_folder
 from raystudy.tracking.records import Records, TrialState
+from tests.execution.heads import PATIENCE_SECONDS, ROOT, Head, job, running_head
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 240
 LARGEST_UPLOAD_BYTES = 5_000_000
-OUR_PYTHON = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-
-class Head(NamedTuple):
-    url: str
-    address: str
-    environment: dict[str, str]
-    """Of a client that has the token."""
-    home: Path
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def without_ray(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if not name.startswith(("RAY_", "RAYSTUDY_"))}
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """The README's own commands, with other ports and a short folder: sockets have no room for a long one."""
-    folder = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    gcs, dashboard, agent, client = free_ports(4)
-    common = without_ray(dict(os.environ)) | {
-        "PATH": OUR_PYTHON,
-        "HOME": str(folder),
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-    ports = f"--port={gcs} --dashboard-port={dashboard} --dashboard-agent-listen-port={agent}"
-    options = f"--node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 {ports} --ray-client-server-port={client}"
-    small = f"--num-cpus=2 --object-store-memory=100000000 --temp-dir={folder}/r --disable-usage-stats"
-    command = ["ray", "start", "--head", "--block", *options.split(), *small.split()]
-    log = folder / "head.log"
-    with log.open("wb") as output:
-        ray = subprocess.Popen(
-            [shutil.which(command[0], path=OUR_PYTHON) or "ray", *command[1:]],
-            env=common | {"RAY_JOB_STOP_WAIT_TIME_S": "60"},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.time() + PATIENCE_SECONDS
-        while "Ray runtime started" not in log.read_text():
-            assert ray.poll() is None, log.read_text()
-            assert time.time() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", common, folder)
-    finally:
-        ray.send_signal(signal.SIGTERM)
-        try:
-            ray.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(ray.pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def job(head: Head, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    verb, *rest = arguments
-    command = [shutil.which("ray", path=OUR_PYTHON) or "ray", "job", verb, "--address", head.url, *rest]
-    return subprocess.run(
-        command, env=environment or head.environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
+    with running_head() as started:
+        yield started
 
 
 def upload_of(folder: Path, tmp_path: Path) -> tuple[int, list[str]]:

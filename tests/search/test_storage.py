@@ -116,10 +116,10 @@ def test_a_study_in_memory_writes_no_file(folder: Path) -> None:
 
 
 def test_plain_optuna_reads_the_study_as_a_dashboard_would(folder: Path) -> None:
-    policy = open_policy(folder, budget={"trials": 8, "minutes": 10}, pruner="median")
+    policy = open_policy(folder, budget={"trials": 8, "minutes": 10}, pruner="none")
     policy.note("intrinsic_dimension", {"consensus": 7.5})
     run_all(policy)
-    left = open_policy(folder, budget={"trials": 9, "minutes": 10}, pruner="median")
+    left = open_policy(folder, budget={"trials": 9, "minutes": 10}, pruner="none")
     train(left, ask(left), until=1)
 
     url = f"sqlite:///{folder / 'optuna.db'}"

@@ -71,6 +71,7 @@ def work(rank: int, port: int, data_folder: Path, split_path: Path, out: Path) -
     train(exact, StudyData.of(genes, data.split, exact.model, TARGETS), without_dropout)
     divided = RankSession(rank, out / "divided")
     train(replace(exact, micro_batches=3), StudyData.of(genes, data.split, exact.model, TARGETS), divided)
+    train(make_job(batch_size=8, sync_batchnorm=True, **SETTINGS), data, RankSession(rank, out / "synchronised"))
     given = TrainedModel.load(out / "given.safetensors")
     rows = np.random.default_rng(0).permutation(len(data.labels))[:51]
     predicted = predict(given.network, data.inputs, rows, session, bf16=False)
@@ -142,6 +143,31 @@ def test_the_first_epoch_of_two_ranks_is_about_that_of_one_with_the_same_global_
     epochs = load_file(two[0] / "0.answers")["epochs"]
 
     assert float(epochs[0, 1]) == pytest.approx(two[1][0]["train_loss"], rel=0.1)
+
+
+def test_with_batchnorm_over_all_ranks_two_of_them_train_the_network_of_one(two: tuple[Path, list[Metrics]]) -> None:
+    out, alone = two
+    together, state = checkpoint.load(out / "synchronised" / checkpoint.LAST)
+
+    assert any("running_var" in name for name in together), "there is a BatchNorm in it"
+    apart = load_file(out / "0.answers")["epochs"]
+    for column, name in enumerate(("valid_r2", "train_loss")):
+        expected = [epoch[name] for epoch in alone]
+        assert [epoch[name] for epoch in state["history"]] == pytest.approx(expected, abs=1e-5)
+        assert apart[:, column].tolist() != pytest.approx(expected, abs=1e-5), "each rank with its own statistics"
+
+
+def test_one_rank_that_does_the_work_of_two_takes_their_steps_in_parts_of_the_size_of_theirs(
+    two: tuple[Path, list[Metrics]], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xpresso, "DROPOUTS", (0.0, 0.0))
+    job = replace(make_job(batch_size=8, epochs=3, model=READERS["xpresso"]), global_batch=16)
+    alone = run(job, tiny.read_by(job, *TARGETS), tmp_path)
+
+    _, state = checkpoint.load(two[0] / "exact" / checkpoint.LAST)
+
+    assert (job.parts(16), job.parts(8), job.parts(5)) == (2, 1, 1)
+    assert [epoch["train_loss"] for epoch in alone] == pytest.approx([one["train_loss"] for one in state["history"]])
 
 
 @pytest.mark.parametrize("folder", ["exact", "divided"])
