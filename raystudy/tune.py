@@ -138,7 +138,7 @@ class _Study:
             preflight = None if remote_address() is None else self._look_at_every_machine()
             if record.last("search_finished") is None:
                 self._search(capacity, preflight)
-            train_finalists(self.study, nodes, self.progress)
+            train_finalists(self.study, capacity, self.progress)
 
     def _look_at_every_machine(self) -> Preflight:
         """Those of a cluster may be unlike this one; RaystudyError where a trial could not run there."""

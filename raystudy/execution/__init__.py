@@ -8,6 +8,7 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for a poll: 1 s of it each epoch by default
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a machine that is asked for boots, and installs, for long
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import urlsplit
 
 from raystudy.errors import RaystudyError
@@ -119,8 +120,12 @@ def _make_token() -> None:
         return
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError), open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
+    if not path.exists():
+        with NamedTemporaryFile("w", dir=path.parent) as whole:  # which nobody else can read
+            whole.write(secrets.token_hex(32))
+            whole.flush()
+            with suppress(FileExistsError):
+                os.link(whole.name, path)
 
 
 def _local_options() -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raystudy.data.genes import Genes
@@ -29,11 +29,11 @@ _SIGN = "sign"
 
 
 class Preflight:
-    """Asks each node once, also those that come later."""
+    """Asks each node once: those that are there before the first trial, and those that come later as they come."""
 
     def __init__(self, spec: StudySpec, study_folder: Path, data_folder: Path) -> None:
         self._asked: set[str] = set()
-        self._pending: dict[Any, str] = {}
+        self._pending: dict[Any, tuple[str, str]] = {}
         self._folder = (study_folder / "preflight").resolve()
         self._sign = secrets.token_hex(8)
         self._data_folder = data_folder.resolve()
@@ -52,31 +52,32 @@ class Preflight:
         for node_id, node in living.items():
             if node_id not in self._asked:
                 self._asked.add(node_id)
-                self._pending[self._ask(node_id, node["Resources"])] = node["NodeManagerHostname"]
+                # Only now are GPUs sure to be free: a machine that comes later was called for by a trial.
+                gpus = bool(wait_seconds and self._spec.resources.gpus_per_worker and node["Resources"].get("GPU"))
+                self._pending[self._ask(node_id, gpus)] = node_id, node["NodeManagerHostname"]
         ready, late = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=wait_seconds)
-        problems = [problem for answer in ready for problem in self._hear(answer, self._pending.pop(answer))]
+        problems = [problem for answer in ready for problem in self._hear(answer, *self._pending.pop(answer))]
         if wait_seconds:
-            problems += [f"{self._pending[answer]} has not answered in {wait_seconds:g} s" for answer in late]
+            problems += [f"{self._pending[answer][1]} has not answered in {wait_seconds:g} s" for answer in late]
         if problems:
             raise RaystudyError(
                 f"the cluster is not ready: {'; '.join(problems)}. Nothing was trained there; what every machine needs "
                 "stands in cluster/README.md"
             )
 
-    def _ask(self, node_id: str, resources: dict[str, float]) -> Any:
-        gpus = min(1.0, resources.get("GPU", 0)) if self._spec.resources.gpus_per_worker else 0
+    def _ask(self, node_id: str, try_gpu: bool) -> Any:
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        gpus = 0.01 if try_gpu else 0
         look = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=there)(look_around)
-        attention = self._spec.model_dump(mode="json") if gpus else None
-        return look.remote(node_id, str(self._folder), str(self._data_folder), attention)
+        study = self._spec.model_dump(mode="json") if try_gpu else None
+        return look.remote(node_id, str(self._folder), str(self._data_folder), study)
 
-    def _hear(self, answer: Any, host: str) -> list[str]:
+    def _hear(self, answer: Any, node_id: str, host: str) -> list[str]:
         try:
-            found = ray.get(answer, timeout=PATIENCE_SECONDS)
-        except GetTimeoutError:
-            return [f"{host} has not answered in {PATIENCE_SECONDS:g} s"]
+            found = ray.get(answer)
         except RayError as error:
-            return [f"{host} cannot run raystudy ({one_line(error)})"]
+            gone = all(node["NodeID"] != node_id for node in ray.nodes() if node["Alive"])
+            return [] if gone else [f"{host} cannot run raystudy ({one_line(error)})"]
         problems = []
         for name in ("python", *COMPARED):
             ours, theirs = self._versions[name], found["versions"][name]

@@ -23,8 +23,8 @@ from raystudy.study.sections import ResourcesSpec
 from raystudy.training import checkpoint
 from raystudy.training.session import Metrics
 
-RESIZE_SECONDS = 10.0
-"""How often a trial with fewer workers than it may have looks for more."""
+RESIZE_SECONDS = 30.0
+"""How often a trial with fewer workers than it may have looks for more; each change costs the epoch under way."""
 
 
 def train_on_workers(
@@ -58,7 +58,9 @@ def train_on_workers(
             storage_path=str(storage.resolve()),
             callbacks=list(callbacks),
             # Ray would try a NaN again too; which failures are worth another attempt is for the policy to say.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=3
+            ),
         ),
     )
     try:

@@ -6,13 +6,16 @@ import gc
 import json
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray.train import UserCallback
+from ray.util.queue import Empty, Queue
 
 from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution.failures import TimeLimit, one_line, out_of_memory_told
@@ -23,6 +26,7 @@ from raystudy.study.sections import ResourcesSpec
 from raystudy.training.loop import train
 from raystudy.training.session import Metrics
 
+POLL_SECONDS = 0.5
 FAILURE = "failure"
 REFUSAL = "refusal"
 BACKEND_REFUSED = "attention backend"
@@ -56,11 +60,31 @@ def run_trial(config: dict[str, Any]) -> None:
 def run_nested_trial(config: dict[str, Any], resources: dict[str, Any], storage: str) -> None:
     """Tune's function trainable of the ``torch_trainer`` executor; this process waits for the workers and passes on."""
     task, asked = Task(**config), ResourcesSpec(**resources)
+    _tell_failures(partial(_train_on_workers, task, asked, Path(storage)), Path(task.folder))
 
-    def train_on() -> None:
-        train_on_workers(task, asked.workers, asked, Path(storage), [TuneReportCallback()])
 
-    _tell_failures(train_on, Path(task.folder))
+class PassOn(UserCallback):
+    """Hands each epoch from Train's controller, a process of its own, to the trial's.
+
+    Not Ray's `TuneReportCallback`: its queue is emptied by the very thread that it can block, and a trial whose last
+    epoch came while the driver was busy would never end.
+    """
+
+    def __init__(self, epochs: Queue) -> None:
+        self._epochs = epochs
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        self._epochs.put(metrics[0])  # of rank 0; waits until the one before is taken, so that no trial runs ahead
+
+
+def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> None:
+    epochs = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    with ThreadPoolExecutor(max_workers=1) as background:
+        training = background.submit(train_on_workers, task, resources.workers, resources, storage, [PassOn(epochs)])
+        while not (training.done() and epochs.empty()):
+            with suppress(Empty):
+                tune.report(epochs.get(timeout=POLL_SECONDS))
+        training.result()
 
 
 def _train(task: Task) -> None:

@@ -280,7 +280,9 @@ class StudySpec(Section):
         """What makes it this study; budget, machines, prices and tracking may change when it is taken up again."""
         words = {"arms": {"__all__": {"printed", "note"}}}
         changeable = dict.fromkeys(("budget", "resources", "cluster", "prices", "tracking"), True)
-        return self.model_dump(mode="json", exclude={**changeable, **words})
+        found = self.model_dump(mode="json", exclude={**changeable, **words})
+        # Which share a batch: another number of them would be another batch. (No key where it is one, as it was first.)
+        return found | ({"workers": self.resources.most_workers} if self.resources.most_workers > 1 else {})
 
     @property
     def hash(self) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 from raystudy.errors import SpecError
 
 _PASSWORD = re.compile(r"(://[^/@:]*):(.*)@", re.DOTALL)  # to the last @: a password may hold one, and a slash too
-_IN_QUERY = re.compile(r"[?&][^=&]*(?:pass|token|secret)[^=&]*=([^&]+)", re.IGNORECASE)
+_IN_QUERY = re.compile(r"[?&](?!passfile=)[^=&]*(?:pass|token|secret)[^=&]*=([^&]+)", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:

@@ -62,9 +62,13 @@ class Job:
     def per_step(self, world_size: int) -> int:
         return self.global_batch or self.training.batch_size * world_size
 
-    def parts(self, num_rows: int) -> int:
-        """In how many parts a rank's genes go through the network: more of them where ranks are fewer than planned."""
-        return min(num_rows, self.micro_batches * math.ceil(num_rows / self.training.batch_size))
+    def parts(self, num_together: int, world_size: int) -> int:
+        """In how many parts each rank's genes go through the network: more where ranks are fewer than planned.
+
+        The same on every rank, for BatchNorm over all of them waits for all of them in each part.
+        """
+        largest, smallest = math.ceil(num_together / world_size), num_together // world_size
+        return max(1, min(smallest, self.micro_batches * math.ceil(largest / self.training.batch_size)))
 
     def state(self, data: StudyData) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors: the configuration, and the scales that it was trained in."""
@@ -163,7 +167,8 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = job.training.learning_rate * schedule(step, steps * job.training.epochs, job.training.warmup)
         optimizer.zero_grad(set_to_none=True)
-        total += _accumulate_gradients(network, job, data, session, rows, num_together, bf16)
+        num_parts = job.parts(len(together), world_size)
+        total += _accumulate_gradients(network, num_parts, data, session, rows, num_together, bf16)
         optimizer.step()
         seen += num_together
     if world_size > 1:
@@ -172,16 +177,14 @@ def _train_epoch(
 
 
 def _accumulate_gradients(
-    network: nn.Module, job: Job, data: StudyData, session: Session, rows: Rows, num_together: int, bf16: bool
+    network: nn.Module, num_parts: int, data: StudyData, session: Session, rows: Rows, num_together: int, bf16: bool
 ) -> Tensor:
     """Add the gradients of the mean squared error, to which these genes' labels are a share; their squared errors' sum.
 
     The parts of a batch are dealt out by length, so that none holds all of the long genes.
     """
-    num_parts = job.parts(len(rows))
     total = torch.zeros((), device=session.device)
-    for number in range(num_parts):
-        part = shard(rows, number, num_parts)
+    for number, part in enumerate(_parts(rows, num_parts)):
         with _unsynchronised(network) if number < num_parts - 1 else nullcontext():
             with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
                 predicted_BK = network(data.inputs.batch(part, session.device))
@@ -192,6 +195,10 @@ def _accumulate_gradients(
             torch.autograd.backward(squared * session.world_size / num_together)
         total += squared.detach()
     return total
+
+
+def _parts(rows: Rows, num_parts: int) -> list[Rows]:
+    return [shard(rows, number, num_parts) for number in range(num_parts)]
 
 
 def _unsynchronised(network: nn.Module) -> AbstractContextManager[None]:
@@ -248,11 +255,16 @@ def recalibrate_norms(network: nn.Module, job: Job, data: StudyData, session: Se
     per_step, order = job.per_step(world_size), derive_seed(job.seed, "norms", epoch)
     batches = training_batches(data.split.train, per_step, session.rank, world_size, order)
     network.train()
-    for number, (rows, _) in enumerate(islice(batches, max(1, NORM_GENES // per_step))):
+    parts = (
+        part
+        for rows, together in islice(batches, max(1, NORM_GENES // per_step))
+        for part in _parts(data.inputs.by_length(rows), job.parts(len(together), world_size))
+    )
+    for number, part in enumerate(parts):
         for norm in norms:
-            norm.momentum = 1 / (number + 1)  # a plain mean over the batches
+            norm.momentum = 1 / (number + 1)  # a plain mean over the parts
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bf16):
-            network(data.inputs.batch(data.inputs.by_length(rows), session.device))
+            network(data.inputs.batch(part, session.device))
     if world_size > 1:
         for buffer in network.buffers():
             if buffer.is_floating_point():
@@ -278,12 +290,17 @@ def _peak_memory_gb(device: torch.device) -> float:
 
 def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, session: Session) -> list[Metrics]:
     """Load the last checkpoint where there is one; the epochs it has behind it."""
-    path = session.folder / checkpoint.LAST
-    if not path.exists():
-        return []
-    tensors, state = checkpoint.load(path, session.device)
-    checkpoint.restore_training(network, optimizer, tensors)
-    history: list[Metrics] = state["history"]
+    path, history = session.folder / checkpoint.LAST, list[Metrics]()
+    if path.exists():
+        tensors, state = checkpoint.load(path, session.device)
+        checkpoint.restore_training(network, optimizer, tensors)
+        history = state["history"]
+    if (most := int(_largest(len(history), session))) != len(history):
+        raise TrialFailed(
+            Reason.WORKER_LOST,
+            f"rank {session.rank} sees {len(history)} finished epochs in {session.folder}, another rank {most}: the "
+            "file system that they share was late",
+        )
     return history
 
 

@@ -92,6 +92,7 @@ def running_node(head: Head, cpus: int, *options: str) -> Iterator[subprocess.Po
             node.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
 
 
 def job(head: Head, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -99,15 +100,26 @@ def job(head: Head, *arguments: str, environment: dict[str, str] | None = None) 
     verb, *rest = arguments
     command = [RAY, "job", verb, "--address", head.url, *rest]
     return subprocess.run(
-        command, env=environment or head.environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        command,
+        env=environment or head.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
     )
 
 
-def tune(head: Head, study_file: Path, studies: Path, log: Path) -> subprocess.Popen[bytes]:
-    """``raystudy tune`` on a machine of the cluster."""
+@contextmanager
+def tuning(head: Head, study_file: Path, studies: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``raystudy tune`` on a machine of the cluster, ended with the block."""
     environment = head.environment | {"RAY_ADDRESS": head.address, "RAYSTUDY_HOME": str(studies)}
     with log.open("ab") as output:
         command = [sys.executable, "-m", "raystudy.tune", str(study_file)]
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
         )
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()

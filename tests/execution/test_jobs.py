@@ -126,7 +126,7 @@ def test_a_stopped_job_is_interrupted_and_the_same_job_again_goes_on(
     name = f"job{os.getpid()}"
     document = tiny_study(name, data_folder, baselines=["ridge"], pruner="none", budget={"trials": 1, "minutes": 60})
     del document["search"]["latent_dim"]
-    document["training"] = {"epochs": 20, "batch_size": 16, "attention": "sdpa"}
+    document["training"] = {"epochs": 60, "batch_size": 16, "attention": "sdpa"}
     study_file = head.home / "study.yaml"  # beside the upload
     study_file.write_text(yaml.safe_dump(document))
     command = ["--working-dir", ".", "--", "python", "-m", "raystudy.tune", str(study_file)]
@@ -150,7 +150,7 @@ def test_a_stopped_job_is_interrupted_and_the_same_job_again_goes_on(
     assert "Study " + name in again.stdout
     [trial] = records.read().trials
     assert trial.state is TrialState.COMPLETE
-    assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, 21))
+    assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, 61))
     assert trial.attempts[1].epochs[0]["epoch"] > 2, "it went on from its checkpoint"
     token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     assert token not in told + again.stdout + again.stderr

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from raystudy.tracking.records import Records, StudyRecord, TrialState
-from tests.execution.heads import PATIENCE_SECONDS, Head, running_head, running_node, tune
+from tests.execution.heads import PATIENCE_SECONDS, Head, running_head, running_node, tuning
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-EPOCHS, MANY_EPOCHS = 12, 120
-"""The many last until a machine has come and been noticed."""
+EPOCHS, MANY_EPOCHS = 30, 2000
+"""The many are not run to their end."""
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,13 @@ def test_a_trial_over_two_machines_loses_one_and_goes_on_when_another_has_come(
     head: Head, study_file: Callable[..., Path], studies: Path, tmp_path: Path
 ) -> None:
     records, log = Records(studies / "machines"), tmp_path / "log"
-    with running_node(head, 1) as node:
-        driver = tune(head, study_file(EPOCHS, workers=2), studies, log)
+    with running_node(head, 1) as node, tuning(head, study_file(EPOCHS, workers=2), studies, log) as driver:
         wait_for(records, log, lambda record: epochs_with(2, record) >= 2)
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
-    wait_for(records, log, lambda record: record.trials[0].attempts[0].state is not TrialState.RUNNING)
-    with running_node(head, 1):
-        assert driver.wait(2 * PATIENCE_SECONDS) == 0, log.read_text()
+        wait_for(records, log, lambda record: record.trials[0].attempts[0].state is not TrialState.RUNNING)
+        with running_node(head, 1):
+            assert driver.wait(2 * PATIENCE_SECONDS) == 0, log.read_text()
 
     (trial,) = records.read().trials
     assert [attempt.state for attempt in trial.attempts[:-1]] == [TrialState.INTERRUPTED] * (len(trial.attempts) - 1)
@@ -84,15 +83,14 @@ def test_a_trial_that_may_grow_begins_on_one_machine_and_grows_to_two(
     head: Head, study_file: Callable[..., Path], studies: Path, tmp_path: Path
 ) -> None:
     records, log = Records(studies / "machines"), tmp_path / "log"
-    driver = tune(head, study_file(MANY_EPOCHS, workers=[1, 2]), studies, log)
-    wait_for(records, log, lambda record: epochs_with(1, record) >= 1)
-    with running_node(head, 1):
-        assert driver.wait(2 * PATIENCE_SECONDS) == 0, log.read_text()
+    with tuning(head, study_file(MANY_EPOCHS, workers=[1, 2]), studies, log):
+        wait_for(records, log, lambda record: epochs_with(1, record) >= 1)
+        with running_node(head, 1):
+            wait_for(records, log, lambda record: epochs_with(2, record) >= 2)
 
     (trial,) = records.read().trials
-    assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, MANY_EPOCHS + 1))
     workers = [epoch.get("workers", 1) for epoch in trial.epochs]
+    assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(workers) + 1)), "none lost, none twice"
     assert workers == sorted(workers)
-    assert {*workers} == {1, 2}
     assert len(trial.attempts) == 1, "growing is no failure"
     assert trial.global_batch == 32

@@ -71,7 +71,11 @@ def work(rank: int, port: int, data_folder: Path, split_path: Path, out: Path) -
     train(exact, StudyData.of(genes, data.split, exact.model, TARGETS), without_dropout)
     divided = RankSession(rank, out / "divided")
     train(replace(exact, micro_batches=3), StudyData.of(genes, data.split, exact.model, TARGETS), divided)
-    train(make_job(batch_size=8, sync_batchnorm=True, **SETTINGS), data, RankSession(rank, out / "synchronised"))
+    synchronised = make_job(batch_size=8, sync_batchnorm=True, **SETTINGS)
+    train(synchronised, data, RankSession(rank, out / "synchronised"))
+    # Of 25 genes one rank gets 13, the other 12, of which the first alone would need two parts.
+    uneven = replace(make_job(batch_size=12, sync_batchnorm=True, **SETTINGS), global_batch=25)
+    train(uneven, data, RankSession(rank, out / "uneven"))
     given = TrainedModel.load(out / "given.safetensors")
     rows = np.random.default_rng(0).permutation(len(data.labels))[:51]
     predicted = predict(given.network, data.inputs, rows, session, bf16=False)
@@ -157,6 +161,17 @@ def test_with_batchnorm_over_all_ranks_two_of_them_train_the_network_of_one(two:
         assert apart[:, column].tolist() != pytest.approx(expected, abs=1e-5), "each rank with its own statistics"
 
 
+def test_ranks_with_different_numbers_of_genes_go_through_the_network_as_often(
+    two: tuple[Path, list[Metrics]],
+) -> None:
+    job = replace(make_job(batch_size=12), global_batch=25)
+    assert [job.parts(25, 2), job.parts(24, 2), job.parts(3, 2), job.parts(2, 2)] == [2, 1, 1, 1]
+    assert replace(job, micro_batches=4).parts(7, 2) == 3
+
+    _, state = checkpoint.load(two[0] / "uneven" / checkpoint.LAST)
+    assert [epoch["epoch"] for epoch in state["history"]] == [1, 2], "neither waited for the other without end"
+
+
 def test_one_rank_that_does_the_work_of_two_takes_their_steps_in_parts_of_the_size_of_theirs(
     two: tuple[Path, list[Metrics]], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +181,7 @@ def test_one_rank_that_does_the_work_of_two_takes_their_steps_in_parts_of_the_si
 
     _, state = checkpoint.load(two[0] / "exact" / checkpoint.LAST)
 
-    assert (job.parts(16), job.parts(8), job.parts(5)) == (2, 1, 1)
+    assert (job.parts(16, 1), job.parts(16, 2), job.parts(5, 1)) == (2, 1, 1)
     assert [epoch["train_loss"] for epoch in alone] == pytest.approx([one["train_loss"] for one in state["history"]])
 
 
@@ -214,9 +229,8 @@ def test_ranks_wait_for_each_other_once_a_step_however_many_parts_it_has(
             return self.network(inputs)
 
     monkeypatch.setattr(loop, "DistributedDataParallel", Parallel)
-    job, rows = replace(make_job(), micro_batches=3), tiny.split.train[:8]
-    network = Parallel(loop.build(job.model, 1))
+    rows, network = tiny.split.train[:8], Parallel(loop.build(make_job().model, 1))
 
-    loop._accumulate_gradients(network, job, tiny.data, LocalSession(tmp_path), rows, len(rows), bf16=False)
+    loop._accumulate_gradients(network, 3, tiny.data, LocalSession(tmp_path), rows, len(rows), bf16=False)
 
     assert alone == [True, True, False]
