@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-slow clean
+.PHONY: study test test-computing test-ray test-slow clean
 
 study: .venv/installed
 	$(BIN)/python -m raystudy.tune
@@ -11,7 +11,14 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
+	$(MAKE) --no-print-directory --jobs=2 test-computing test-ray
+
+# A core each: what computes, and what mostly waits for its Ray, of which there is one for all of these tests.
+test-computing: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m "not slow and not ray"
+
+test-ray: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m "not slow and ray"
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -93,14 +93,6 @@ DIMENSION = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a Ray stay in one process: one Ray for all of them, and no two at the same time."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 def make_trial(trial_id: str, number: int = 0, fold: int = 0, replicate: int = 0) -> TrialRecord:
     config = {
         "family": "dna_protein",
