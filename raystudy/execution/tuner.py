@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 from ray import tune
+from ray.tune import TuneError
 
+from raystudy.errors import RaystudyError
 from raystudy.execution.capacity import Capacity, bundle, concurrent_trials
 from raystudy.execution.searcher import PolicyScheduler, PolicySearcher
 from raystudy.execution.task import Task
@@ -50,6 +52,16 @@ def search(spec: StudySpec, records: Records, policy: SearchPolicy, data_folder:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     try:
         tuner.fit()
-    except BaseException:
+    except BaseException as error:
         policy.interrupt()
+        if isinstance(error, TuneError) and (ours := _told_by_us(error)) is not None:
+            raise ours from None
         raise
+
+
+def _told_by_us(error: BaseException) -> RaystudyError | None:
+    """What searcher, scheduler or callback raised: Tune raises an error of its own with a traceback as its text."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, RaystudyError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -89,7 +89,9 @@ def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, stora
             name=task.trial_id,
             storage_path=str(storage.resolve()),
             # Ray would try a NaN again too; which failures are worth another attempt is for the caller to say.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=3
+            ),
         ),
     )
     # In the main thread Ray Train would take over Ctrl-C, end the process with code 0, and not give it back.
