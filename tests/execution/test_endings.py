@@ -108,6 +108,22 @@ def test_a_trial_that_hangs_fails_and_one_out_of_memory_goes_on_in_parts_beside_
     assert (well.state, len(well.attempts), len(well.epochs)) == (TrialState.COMPLETE, 1, 3)
 
 
+def test_a_storage_that_takes_no_more_ends_the_search_in_its_own_words_and_the_trial_can_go_on(
+    materials: Callable[..., Materials], ray: tuple[Node, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bool:
+        raise RaystudyError("Optuna's storage takes no more")
+
+    monkeypatch.setattr(SearchPolicy, "report", refuse)
+    study = materials(search={}, arms=[{"name": "one"}], budget={"trials": 1, "minutes": 5})
+
+    with pytest.raises(RaystudyError, match=r"^Optuna's storage takes no more$"):
+        search(study, ray)
+
+    (trial,) = study.records.read().trials
+    assert (trial.state, trial.attempts[-1].state) == (TrialState.RUNNING, TrialState.INTERRUPTED)
+
+
 def searched(study: Materials, **values: Any) -> TrialRecord:
     """Put a trial on record as a search would have left it, the one to be retrained."""
     config = study.spec.merge({"latent_dim": 8, "encoder": "onehot", "half_life": "concat", **values})
