@@ -207,7 +207,12 @@ def test_a_finalist_whose_train_controller_died_is_lost_and_without_any_node_the
     def fit() -> None:
         raise RayError("The actor is dead because its worker process has died.")
 
-    monkeypatch.setattr(trainer, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    def make_trainer(*_: Any, run_config: Any, **__: Any) -> SimpleNamespace:
+        failures = run_config.failure_config
+        assert (failures.max_failures, failures.max_preemption_failures) == (0, 0), "another attempt is for us to say"
+        return SimpleNamespace(fit=fit)
+
+    monkeypatch.setattr(trainer, "TorchTrainer", make_trainer)
     monkeypatch.setattr(trainer.ray, "nodes", lambda: nodes)
     task = Task("t0000-r0", {}, 1, str(tmp_path), "", "", ("protein",), 1, 64, 1, True, False, None)
 
