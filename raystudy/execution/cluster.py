@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 from urllib.parse import urlsplit
 
 from raystudy.errors import RaystudyError
@@ -87,13 +88,14 @@ def _connect(address: str | None) -> None:
     if address is None:
         _make_token()
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    options, where = _options(address)
     try:
         ray.init(
             address=address or "local",
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | where},
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else _local_options()),
+            **options,
         )
     except (AuthenticationError, ConnectionError) as error:
         # With a wrong token, or with none, Ray gives up after 20 s with no word of it but in its own log.
@@ -128,6 +130,18 @@ def _make_token() -> None:
                 os.link(whole.name, path)
 
 
-def _local_options() -> dict[str, object]:
-    """The dashboard stays on: Train frees the placement group of a stopped trial through it."""
-    return {"include_dashboard": True, "dashboard_host": "127.0.0.1", "object_store_memory": OBJECT_STORE_BYTES}
+def _options(address: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """How to start or to join, and what workers must know to find this very Ray.
+
+    Train asks Ray's dashboard whether a training's controller lives, and takes the training's workers away if not. Left
+    to itself it asks the Ray that was last started on the machine: another one says no, one that is gone is waited for.
+    """
+    if address == "auto":  # the one last started it is
+        return {}, {}
+    if address:
+        return {}, {"RAY_ADDRESS": address}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    return dashboard | {"object_store_memory": OBJECT_STORE_BYTES}, {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}

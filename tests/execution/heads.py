@@ -87,11 +87,8 @@ def running_node(head: Head, cpus: int, *options: str) -> Iterator[subprocess.Po
             time.sleep(0.2)
         yield node
     finally:
-        node.send_signal(signal.SIGTERM)
-        try:
-            node.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(node.pid, signal.SIGKILL)
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)  # it takes its time over an end in good order
             node.wait()
 
 

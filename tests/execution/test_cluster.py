@@ -20,6 +20,19 @@ def test_a_local_ray_asks_for_a_token_and_listens_on_loopback(ray: tuple[Node, .
     assert ray[0].cpus >= 1
 
 
+@pytest.mark.ray
+def test_workers_ask_their_own_ray_even_if_another_was_started_later(ray: tuple[Node, ...]) -> None:
+    import ray as running
+
+    @running.remote(num_cpus=0)
+    def asks() -> str:
+        from ray.dashboard.utils import get_address_for_submission_client
+
+        return str(get_address_for_submission_client(None))
+
+    assert running.get(asks.remote()) == f"http://{running._private.worker.get_dashboard_url()}"
+
+
 def test_another_ray_on_the_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 

@@ -221,12 +221,19 @@ def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
         ("cluster", [{"count": 4, "cpus": 16, "gpus": 8}]),
         ("prices", {"currency": "EUR", "gpu_hour": 2.5}),
         ("tracking.storage", "postgresql://there/optuna"),
-        ("resources", {"workers": 4, "gpus_per_worker": 1}),
+        ("resources", {"cpus_per_worker": 4, "gpus_per_worker": 1, "accelerator": "A100"}),
         ("tracking", {"uri": "http://localhost"}),
     ],
 )
 def test_the_hash_stays_when_a_study_gets_more_time_or_machines(key: str, value: Any) -> None:
     assert parse_spec(changed(key, value)).hash == parse_spec(STUDY).hash
+
+
+def test_the_hash_changes_with_the_number_of_workers_that_share_a_batch() -> None:
+    two = parse_spec(changed("resources", {"workers": 2}))
+
+    assert two.hash != parse_spec(STUDY).hash
+    assert two.hash == parse_spec(changed("resources", {"workers": [1, 2]})).hash, "elastic workers keep the batch"
 
 
 @pytest.mark.parametrize(("key", "value"), [("printed", {"r2": 0.14, "parameters": "1.04M"}), ("note", "corrected")])
