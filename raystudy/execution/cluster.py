@@ -144,4 +144,6 @@ def _options(address: str | None) -> tuple[dict[str, Any], dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-    return dashboard | {"object_store_memory": OBJECT_STORE_BYTES}, {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+    return dashboard | {"object_store_memory": OBJECT_STORE_BYTES}, {
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"
+    }

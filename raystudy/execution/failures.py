@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # nothing here needs them to run
     import torch
     from ray.train import TrainingFailedError
 
-MARK, HUNG = "timeout.txt", "hung.txt"
+MARKS, HUNG = "timeout-*.txt", "hung.txt"
 LONGEST_DETAIL = 300
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 """PyTorch's on any accelerator, its CPU allocator's, and cuBLAS's."""
@@ -98,19 +98,19 @@ class TimeLimit:
 
     A trial that hangs cannot be asked to stop, and may hold the interpreter's lock, so that no Python thread would
     get to run. Hence `faulthandler`, whose thread needs no lock: it writes where the process hung (the mark) and ends
-    it. There can be one block at a time in a process.
+    it. There can be one block at a time in a process, and one process of each ``rank``.
     """
 
-    def __init__(self, folder: Path, seconds: float | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, seconds: float | None, rank: int = 0) -> None:
+        self._path = folder / MARKS.replace("*", str(rank))
         self._left = seconds
         self._since = 0.0
         self._mark: IO[str] | None = None
 
     def __enter__(self) -> Self:
         if self._left is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._mark = (self._folder / MARK).open("w")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._mark = self._path.open("w")
         self._start()
         return self
 
@@ -118,7 +118,7 @@ class TimeLimit:
         if self._mark is not None:
             faulthandler.cancel_dump_traceback_later()
             self._mark.close()
-            (self._folder / MARK).unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -135,15 +135,12 @@ class TimeLimit:
             faulthandler.dump_traceback_later(max(self._left, 1e-3), file=self._mark, exit=True)
 
 
-def has_hung(folder: Path) -> bool:
-    """Has the last attempt at this trial been ended by its `TimeLimit`?"""
-    mark = folder / MARK
-    return mark.exists() and mark.stat().st_size > 0  # it stands there empty while the trial runs
-
-
 def timed_out(folder: Path) -> bool:
-    """`has_hung`, once: the mark becomes ``hung.txt``, which tells a reader where, and judges no later attempt."""
-    if not has_hung(folder):
-        return False
-    (folder / MARK).replace(folder / HUNG)
-    return True
+    """Has the last attempt at this trial been ended by its `TimeLimit`?
+
+    True once: the mark becomes ``hung.txt``, which tells a reader where, and judges no later attempt.
+    """
+    hung = [mark for mark in sorted(folder.glob(MARKS)) if mark.stat().st_size]  # empty while the trial runs
+    for mark in hung:
+        mark.replace(folder / HUNG)
+    return bool(hung)

@@ -41,7 +41,7 @@ def run_worker(config: dict[str, Any]) -> None:
     """Train as one of several workers; rank 0 writes a finalist's predictions for every gene beside its weights."""
     task = Task(**config)
     folder, rank = Path(task.folder), ray.train.get_context().get_world_rank()
-    with TimeLimit(folder, None if rank else task.limit_seconds) as limit:
+    with TimeLimit(folder, task.limit_seconds, rank) as limit:
         session = TrainSession(folder, limit)
         with out_of_memory_told(session.device):
             data = task.data()

@@ -39,7 +39,7 @@ def training_bytes(model: ModelSpec, training: TrainingSpec, num_targets: int = 
     the operation that makes it until it is freed. It is an estimate, and a high one where kernels fuse: every gene is
     as long as the configuration allows, attention is taken to keep its weights (on a GPU it need not), and precision
     ``auto`` counts as fp32. What allocators keep for themselves is not in it: on CPU real steps took 0.97 to 1.13 of it
-    with every tensor mapped by itself, and 1.6 to 1.7 times as much with glibc's heap as workers use it.
+    with every tensor mapped by itself, and by chance 1.2 to 2.6 times as much with glibc's heap as workers use it.
     """
     similar = model.model_copy(update={"preset": None, "dropout": 0.5 if model.dropout else 0.0})
     bf16, num_genes = training.precision == "bf16", -(-training.batch_size // micro_batches)

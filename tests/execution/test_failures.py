@@ -21,9 +21,8 @@ from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution import trial as trial_module
 from raystudy.execution.failures import (
     HUNG,
-    MARK,
+    MARKS,
     classify_loss,
-    has_hung,
     out_of_memory_told,
     timed_out,
     why_training_failed,
@@ -164,11 +163,10 @@ def test_a_trial_that_hangs_is_ended_and_leaves_where_it_hung(hang: str, tmp_pat
     ended = in_a_process(f"with TimeLimit(folder, 0.3):\n{hang}", folder)
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert has_hung(folder)
     assert timed_out(folder)
     assert not timed_out(folder), "the next attempt is not judged by it"
     assert 'File "<string>", line 6' in (folder / HUNG).read_text()
-    assert not (folder / MARK).exists()
+    assert not list(folder.glob(MARKS))
 
 
 def test_a_trial_that_ends_in_time_leaves_neither_mark_nor_timer_to_the_next_one(tmp_path: Path) -> None:
@@ -183,7 +181,7 @@ except SystemExit:
 with TimeLimit(folder / "second", None):
     time.sleep(0.9)
 with TimeLimit(folder / "third", 30):
-    assert not (folder / "third/timeout.txt").read_text()
+    assert not (folder / "third/timeout-0.txt").read_text()
 time.sleep(0.1)
 """
     ended = in_a_process(code, tmp_path)
@@ -209,9 +207,18 @@ with TimeLimit(folder / "working", 0.6) as limit:
     assert timed_out(tmp_path / "working")
 
 
+def test_each_rank_has_its_own_mark_and_one_that_hangs_is_enough(tmp_path: Path) -> None:
+    hangs = "with TimeLimit(folder, 0.3, rank=1):\n    time.sleep(50)"
+    (tmp_path / "timeout-0.txt").touch()  # of a rank that runs on, until Ray ends it
+
+    assert in_a_process(hangs, tmp_path).returncode == 1
+    assert timed_out(tmp_path)
+    assert not timed_out(tmp_path)
+
+
 def test_a_trial_that_never_ran_or_was_killed_has_not_timed_out(tmp_path: Path) -> None:
     assert not timed_out(tmp_path / "nothing")
-    (tmp_path / MARK).touch()  # what a killed process leaves
+    (tmp_path / "timeout-0.txt").touch()  # what a killed process leaves
     assert not timed_out(tmp_path)
 
 
@@ -282,7 +289,7 @@ def test_a_failure_is_reported_with_reason_and_detail_apart(
     assert (tmp_path / "error.txt").exists() == (reason == "crash")
     if reason == "crash":
         assert "KeyError: 'width'" in (tmp_path / "error.txt").read_text()
-    assert not (tmp_path / MARK).exists()
+    assert not list(tmp_path.glob(MARKS))
 
 
 def test_what_a_failed_trial_held_is_free_before_the_failure_is_told(

@@ -14,23 +14,51 @@ from raystudy.tracking.records import StudyRecord, TrialState
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 Study = dict[str, Any]
-ARMS = [
-    {"name": "narrow", "latent_dim": 8},
-    {"name": "diverging", "learning_rate": 0.99, "weight_decay": 1e30, "warmup": 0.0},
-    {"name": "refused", "attention": "xformers"},
-]
+NARROW = {"name": "narrow", "latent_dim": 8}
+DIVERGING = {"name": "diverging", "learning_rate": 0.99, "weight_decay": 1e30, "warmup": 0.0}
+REFUSED = {"name": "refused", "attention": "xformers"}
 
 
-def test_a_study_of_trials_on_two_workers_tells_every_ending_apart(
+@pytest.fixture
+def run_on_two(
     ray: tuple[Node, ...], data_folder: Path, tiny_study: Callable[..., Study], run: Callable[[Study], StudyRecord]
-) -> None:
-    document = tiny_study("two", data_folder, search={}, arms=ARMS, baselines=[], resources={"workers": 2})
-    record = run({**document, "training": {"epochs": 3, "batch_size": 16, "attention": "sdpa"}})
+) -> Callable[..., StudyRecord]:
+    def run_arms(*arms: Study, **changes: Any) -> StudyRecord:
+        document = tiny_study(
+            "two", data_folder, search={}, arms=list(arms), baselines=[], pruner="none", resources={"workers": 2}
+        )
+        training = {"epochs": 3, "batch_size": 16, "attention": "sdpa"}
+        return run({**document, "training": training, **changes})
 
-    narrow, diverging, refused = record.trials
-    assert [epoch["epoch"] for epoch in narrow.epochs] == [1, 2, 3]
-    assert (narrow.state, narrow.global_batch) == (TrialState.COMPLETE, 32)
+    return run_arms
+
+
+def test_a_trial_and_a_finalist_are_trained_on_two_workers_each(run_on_two: Callable[..., StudyRecord]) -> None:
+    record = run_on_two(NARROW)
+
+    for trained in (record.trials[0], record.finalists[0]):
+        assert (trained.state, trained.global_batch) == (TrialState.COMPLETE, 32)
+        assert [(epoch["epoch"], epoch["workers"]) for epoch in trained.epochs] == [(1, 2), (2, 2), (3, 2)]
+
+
+@pytest.mark.slow
+def test_what_a_rank_fails_of_and_what_it_refuses_are_told_apart(run_on_two: Callable[..., StudyRecord]) -> None:
+    _, diverging, refused = run_on_two(NARROW, DIVERGING, REFUSED).trials
+
     assert (diverging.state, diverging.reason) == (TrialState.FAILED, "nan")
     assert str(diverging.detail).startswith("epoch 1")
     assert (refused.state, refused.reason) == (TrialState.INFEASIBLE, "attention backend")
-    assert record.finalists[0].state is TrialState.COMPLETE
+
+
+@pytest.mark.slow
+def test_a_pruned_trial_makes_room_for_the_next(run_on_two: Callable[..., StudyRecord]) -> None:
+    """The grid's order is that of its seed: the one that learns comes first."""
+    rates = {"learning_rate": {"kind": "categorical", "choices": [1e-9, 1e-3, 2e-9]}}
+    training = {"epochs": 8, "batch_size": 16, "attention": "sdpa"}
+    record = run_on_two(NARROW, search=rates, sampler="grid", pruner="successive_halving", training=training)
+
+    _, learning, *others = record.trials
+    assert learning.state is TrialState.COMPLETE
+    assert [trial.state for trial in others] == [TrialState.PRUNED, TrialState.PRUNED]
+    waited = others[1].epochs[0]["time"] - (others[0].attempts[0].ended or 0)
+    assert waited < 60, "the workers of a trial that was stopped are free at once"

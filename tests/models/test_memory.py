@@ -78,7 +78,8 @@ def needed(settings: dict[str, Any], num_targets: int = 1, micro_batches: int = 
     ("allocator", "low", "high"),
     [
         pytest.param(MAPPED_ALONE, 0.75, 1.25, id="each tensor mapped alone"),
-        pytest.param(WORKER_ENVIRONMENT, 0.45, 1.1, id="as in a worker", marks=pytest.mark.slow),
+        # 0.38 to 0.84 in 17 processes of one machine: how a heap of large blocks is filled is a matter of chance.
+        pytest.param(WORKER_ENVIRONMENT, 0.3, 1.1, id="as in a worker", marks=pytest.mark.slow),
     ],
 )
 def test_the_estimate_is_near_what_a_real_step_takes(allocator: dict[str, str], low: float, high: float) -> None:
