@@ -175,10 +175,10 @@ class _Study:
                 raise StudyFailed("Ray Tune ended before the search had; everything is kept, the same command goes on")
             policy.close()
         record = self.records.read()
-        if all(trial.valid_r2 is None for trial in record.trials):
+        if not choose_finalists(record.trials, 1):
             reasons = "; ".join(sorted({f"{trial.state}: {trial.explanation}" for trial in record.trials}))
             raise StudyFailed(
-                f"none of {len(record.trials)} trials reached a validation R2 ({reasons}); correct the cause, then "
+                f"none of {len(record.trials)} trials ended with a validation R2 ({reasons}); correct the cause, then "
                 "raise `budget.trials` to go on, or give the study another `name`"
             )
         if self.spec.search:

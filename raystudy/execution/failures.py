@@ -55,6 +55,24 @@ def out_of_memory_told(device: torch.device) -> Iterator[None]:
         raise TrialFailed(Reason.OUT_OF_MEMORY, f"{device}: {one_line(error)}") from error
 
 
+@contextmanager
+def lost_ranks_told(patience_seconds: float = 30.0) -> Iterator[None]:
+    """Raise as TrialFailed (reason ``worker lost``) that another rank does not answer any more.
+
+    Only after a while: Ray knows what became of that rank, but a node's death, for one, it notices seconds later than
+    the ranks that were connected to it, and the first failure that it hears of ends them all.
+    """
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, DistError) or "/gloo/" in str(error)):  # gloo raises nothing more special
+            raise
+        time.sleep(patience_seconds)
+        raise TrialFailed(Reason.WORKER_LOST, f"another worker is gone: {one_line(error)}") from error
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, without its line breaks and not too long; its type where it says nothing."""
     return " ".join(str(error).split())[:LONGEST_DETAIL] or type(error).__name__

@@ -10,7 +10,7 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
-from raystudy.execution.failures import TimeLimit, out_of_memory_told
+from raystudy.execution.failures import TimeLimit, lost_ranks_told, out_of_memory_told
 from raystudy.execution.task import PREDICTIONS, Task
 from raystudy.training import checkpoint
 from raystudy.training.loop import train
@@ -43,7 +43,7 @@ def run_worker(config: dict[str, Any]) -> None:
     folder, rank = Path(task.folder), ray.train.get_context().get_world_rank()
     with TimeLimit(folder, task.limit_seconds, rank) as limit:
         session = TrainSession(folder, limit)
-        with out_of_memory_told(session.device):
+        with lost_ranks_told(), out_of_memory_told(session.device):
             data = task.data()
             train(task.job(), data, session, keep_test_epochs(data, session) if task.reference else None)
             if not task.predicts:

@@ -42,8 +42,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_head(cpus: int = 2) -> Iterator[Head]:
-    """The README's own commands, with other ports and a short folder: sockets have no room for a long one."""
+def running_head(cpus: int = 2, joined: bool = False) -> Iterator[Head]:
+    """The README's own commands, with other ports and a short folder: sockets have no room for a long one.
+
+    On loopback alone, or at all of this machine's addresses where other nodes are to be ``joined`` to it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))
     token = folder / "token"
     token.touch(mode=0o600)
@@ -58,8 +61,9 @@ def running_head(cpus: int = 2) -> Iterator[Head]:
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+    if not joined:
+        environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", environment, folder)
     ports = f"--port={gcs} --dashboard-port={dashboard} --dashboard-agent-listen-port={agent}"
     options = f"--head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 {ports} --ray-client-server-port={client}"
@@ -73,8 +77,7 @@ def running_head(cpus: int = 2) -> Iterator[Head]:
 @contextmanager
 def running_node(head: Head, cpus: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A machine of the cluster: the head itself by its ``options``, else one that joins it."""
-    joins = ("--address", head.address, "--node-ip-address=127.0.0.1")
-    command = [RAY, "start", "--block", f"--num-cpus={cpus}", *SMALL, *(options or joins)]
+    command = [RAY, "start", "--block", f"--num-cpus={cpus}", *SMALL, *(options or ("--address", head.address))]
     log = head.home / f"node-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
         environment = head.environment | {"RAY_JOB_STOP_WAIT_TIME_S": "60"}

@@ -23,7 +23,7 @@ EPOCHS, MANY_EPOCHS = 30, 2000
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with running_head(cpus=1) as started:
+    with running_head(cpus=1, joined=True) as started:
         yield started
 
 
@@ -37,7 +37,7 @@ def study_file(tiny_study: Callable[..., dict[str, Any]], data_folder: Path, tmp
             arms=[{"name": "one"}],
             baselines=["ridge"],
             training={"epochs": epochs, "batch_size": 16, "attention": "sdpa"},
-            budget={"trials": 1, "minutes": 30},
+            budget={"trials": 1, "minutes": 10_000},  # by projection: else the many epochs are cut short
             resources=resources,
             cluster=[{"count": 2, "cpus": 1}],
         )
