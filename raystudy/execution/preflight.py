@@ -109,7 +109,7 @@ def versions() -> dict[str, str | None]:
 
 def look_around(node_id: str, folder: str, data_folder: str, study: dict[str, Any] | None) -> dict[str, Any]:
     """What a machine has to say of itself; of attention where there is a ``study`` to try."""
-    there, mark = Path(folder), f"{socket.gethostname()}-{node_id[:12]}"
+    there, mark = Path(folder), f"{socket.gethostname()}-{node_id}"
     try:
         sign = (there / _SIGN).read_text()
         (there / mark).write_text(sign)
