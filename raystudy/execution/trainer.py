@@ -13,6 +13,9 @@ import ray
 import ray.train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    TrainAutoscalingCoordinatorClient,
+)
 
 from raystudy.errors import RaystudyError, Reason, TrialFailed
 from raystudy.execution.capacity import bundle, nodes_of
@@ -74,6 +77,15 @@ def train_on_workers(
         raise failure from error
     except RayError as error:  # Train's own process is gone, and perhaps all of Ray
         raise TrialFailed(classify_loss(str(error)), one_line(error)) from error
+
+
+def cancel_reservation(run_id: str) -> None:
+    """Give back the workers that a training may grow to.
+
+    Its controller does so when it ends, and not when it is killed: they would stay reserved for three minutes, and the
+    next elastic training waits for them. Ray 2.60 has no public way to say it.
+    """
+    TrainAutoscalingCoordinatorClient(f"train-{run_id}").cancel_resource_request()
 
 
 def train_finalist(task: Task, num_workers: int, resources: ResourcesSpec, storage: Path) -> list[Metrics]:

@@ -20,7 +20,7 @@ from ray.util.queue import Empty, Queue
 from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution.failures import TimeLimit, one_line, out_of_memory_told
 from raystudy.execution.task import Task
-from raystudy.execution.trainer import train_on_workers
+from raystudy.execution.trainer import cancel_reservation, train_on_workers
 from raystudy.execution.worker import EPOCH
 from raystudy.study.sections import ResourcesSpec
 from raystudy.training.loop import train
@@ -74,7 +74,8 @@ class PassOn(UserCallback):
         self._epochs = epochs
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self._epochs.put(metrics[0])  # of rank 0; waits until the one before is taken, so that no trial runs ahead
+        # Of rank 0; waits until the one before is taken, so that no trial runs ahead.
+        self._epochs.put((run_context.run_id, metrics[0]))
 
 
 def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> None:
@@ -83,7 +84,12 @@ def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> No
         training = background.submit(train_on_workers, task, resources.workers, resources, storage, [PassOn(epochs)])
         while not (training.done() and epochs.empty()):
             with suppress(Empty):
-                tune.report(epochs.get(timeout=POLL_SECONDS))
+                run_id, metrics = epochs.get(timeout=POLL_SECONDS)
+                try:
+                    tune.report(metrics)
+                except SystemExit:  # how Tune ends a trial; this process is killed in a moment
+                    cancel_reservation(run_id)
+                    raise
         training.result()
 
 
