@@ -51,14 +51,11 @@ def test_what_a_rank_fails_of_and_what_it_refuses_are_told_apart(run_on_two: Cal
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, [1, 2]])
-def test_a_pruned_trial_makes_room_for_the_next(
-    workers: int | list[int], run_on_two: Callable[..., StudyRecord]
-) -> None:
+def test_a_pruned_elastic_trial_makes_room_for_the_next(run_on_two: Callable[..., StudyRecord]) -> None:
     """The grid's order is that of its seed: the one that learns comes first."""
     rates = {"learning_rate": {"kind": "categorical", "choices": [1e-9, 1e-3, 2e-9]}}
     training = {"epochs": 8, "batch_size": 16, "attention": "sdpa"}
-    changes = {"sampler": "grid", "pruner": "successive_halving", "resources": {"workers": workers}}
+    changes = {"sampler": "grid", "pruner": "successive_halving", "resources": {"workers": [1, 2]}}
     record = run_on_two(NARROW, search=rates, training=training, **changes)
 
     _, learning, *others = record.trials
