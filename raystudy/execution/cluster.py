@@ -98,9 +98,14 @@ def _connect(address: str | None) -> None:
             **options,
         )
     except (AuthenticationError, ConnectionError) as error:
+        said = str(error).strip().splitlines()[0]
+        if address is None:
+            raise RaystudyError(
+                f"Ray could not be started on this machine ({said}); its logs are in /tmp/ray/session_latest/logs"
+            ) from None
         # With a wrong token, or with none, Ray gives up after 20 s with no word of it but in its own log.
         raise RaystudyError(
-            f"the Ray at RAY_ADDRESS={address} does not let us in ({str(error).strip().splitlines()[0]}): most often "
+            f"the Ray at RAY_ADDRESS={address} does not let us in ({said}): most often "
             "the token is missing or another one. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the "
             "token that the cluster was started with; or correct RAY_ADDRESS, or unset it to run on this machine alone"
         ) from None
