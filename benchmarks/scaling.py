@@ -71,10 +71,11 @@ FIRST_STEP = "data and network"
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
-def genes_in(folder: Path, num_genes: int) -> Path:
-    return write_genes(
-        synthetic.build(seed=SEED, num_genes=num_genes, num_chromosomes=NUM_CHROMOSOMES), folder / "genes"
-    )
+def genes_in(folder: Path, num_genes: int, settings: dict[str, Any]) -> Path:
+    """Write a synthetic genome whose windows are as long as the settings read."""
+    window_bp = settings["data"]["window_bp"]
+    table = synthetic.build(SEED, num_genes, NUM_CHROMOSOMES, window_bp)
+    return write_genes(table, folder / "genes")
 
 
 def document(name: str, data_folder: Path, epochs: int, **resources: Any) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def executors(
     stages: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data_folder = genes_in(folder, genes)
+        data_folder = genes_in(folder, genes, ON_CPU)
         for kind, resources in EXECUTORS.items():
             runs, starts = [], []
             for number in range(repeats):
@@ -222,7 +223,7 @@ def packed(
     found: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data_folder = genes_in(folder, genes)
+        data_folder = genes_in(folder, genes, chosen)
         for count in at_once:
             together, seconds = processes.Barrier(count), processes.SimpleQueue()
             arguments = [

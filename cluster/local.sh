@@ -13,4 +13,5 @@ export RAY_OVERRIDE_NODE_ID_FOR_TESTING=$head_id RAY_CLOUD_INSTANCE_ID=$head_id
 exec ray start --head --block --node-ip-address="${address%:*}" --port="${address#*:}" --num-cpus=1 \
   --object-store-memory=134217728 \
   --dashboard-host=127.0.0.1 --dashboard-port="${DASHBOARD_PORT:-8265}" \
-  --temp-dir=/tmp/raystudy-local --autoscaling-config=cluster/local.yaml
+  --dashboard-agent-listen-port="${AGENT_PORT:-52365}" --ray-client-server-port="${CLIENT_PORT:-10001}" \
+  --temp-dir="/tmp/raystudy-local-$(id -u)" --autoscaling-config=cluster/local.yaml

@@ -307,7 +307,7 @@ def _memory_warnings(
 def _room_for_several(nodes: tuple[Node, ...], largest: float) -> list[str]:
     """Do several one-worker trials fit on the smallest GPU at the same time?"""
     known = [node.gpu_memory_gb for node in nodes if node.gpus and node.gpu_memory_gb is not None]
-    together = int(min(known) / largest) if known else 0
+    together = min(int(min(known) / largest), 100) if known else 0
     if together < 2:
         return []
     return [

@@ -129,9 +129,7 @@ class _Study:
         with ExitStack() as running:
             with self.progress.stage("starting Ray"):
                 nodes = running.enter_context(ray_cluster())
-            # Trials are to ask for more nodes than there are yet, where a cluster may grow; not on a machine alone.
-            grows = self.spec.cluster is not None and remote_address() is not None
-            capacity = declared(self.spec.cluster or ()) if grows else nodes
+            capacity = declared(self.spec.cluster or ()) if self._may_grow else nodes
             plan = make_plan(self.spec, capacity)
             if not plan["feasible"]:
                 raise Infeasible(f"study {self.spec.name!r} cannot run here: {'; '.join(plan['problems'])}")
@@ -139,6 +137,11 @@ class _Study:
             if record.last("search_finished") is None:
                 self._search(capacity, preflight)
             train_finalists(self.study, capacity, self.progress)
+
+    @property
+    def _may_grow(self) -> bool:
+        """Are trials to ask for more nodes than there are yet? Not on a machine alone."""
+        return self.spec.cluster is not None and remote_address() is not None
 
     def _look_at_every_machine(self) -> Preflight:
         """Those of a cluster may be unlike this one; RaystudyError where a trial could not run there."""
@@ -169,7 +172,7 @@ class _Study:
                 policy.enqueue(point, Origin("seeded", provenance=seeded["provenance"]))
             for point in self._warm_start():
                 policy.enqueue(point["values"], Origin("warm", provenance={"trial": point["trial"]}))
-            search(self.spec, self.records, policy, self.study.data_folder, capacity, preflight)
+            search(self.spec, self.records, policy, self.study.data_folder, capacity, self._may_grow, preflight)
             reason = policy.finished_reason
             if reason is None:
                 raise StudyFailed("Ray Tune ended before the search had; everything is kept, the same command goes on")

@@ -31,6 +31,7 @@ _NODE_GONE = (
     "died by preemption",
     "node was terminated",
     "due to draining",
+    "worker group startup timed out",
 )
 _OTHERS_FOLLOW_FROM = (
     Reason.PREEMPTED,
@@ -56,7 +57,7 @@ def out_of_memory_told(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def lost_ranks_told(patience_seconds: float = 30.0) -> Iterator[None]:
+def lost_ranks_told(limit: TimeLimit, patience_seconds: float = 30.0) -> Iterator[None]:
     """Raise as TrialFailed (reason ``worker lost``) that another rank does not answer any more.
 
     Only after a while: Ray knows what became of that rank, but a node's death, for one, it notices seconds later than
@@ -69,7 +70,8 @@ def lost_ranks_told(patience_seconds: float = 30.0) -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, DistError) or "/gloo/" in str(error)):  # gloo raises nothing more special
             raise
-        time.sleep(patience_seconds)
+        with limit.paused():
+            time.sleep(patience_seconds)
         raise TrialFailed(Reason.WORKER_LOST, f"another worker is gone: {one_line(error)}") from error
 
 
@@ -81,8 +83,9 @@ def one_line(error: BaseException) -> str:
 def classify_loss(text: str) -> Reason:
     """What became of a process that is gone, by what Ray says of it (the texts are of Ray 2.60).
 
-    A node that died counts as preempted, however it died: the trial had no part in it. Ray cannot see the kernel's
-    own OOM killer and names it as one of several possible causes of any sudden death: that is a lost worker.
+    A node that died, or never came, counts as preempted, whatever the cause: the trial had no part in it. Ray cannot
+    see the kernel's own OOM killer and names it as one of several possible causes of any sudden death: that is a lost
+    worker.
     """
     said = text.lower()
     if any(phrase in said for phrase in _KILLED_FOR_MEMORY):

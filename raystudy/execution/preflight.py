@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import socket
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raystudy.data.genes import Genes
@@ -24,6 +26,7 @@ from raystudy.training.loop import DTYPES, resolve_precision
 
 PATIENCE_SECONDS = 120.0
 """For a machine's answer: it starts a process there and imports PyTorch."""
+MOST_LOST = 3
 COMPARED = ("raystudy", "torch", "numpy")
 _SIGN = "sign"
 
@@ -34,6 +37,7 @@ class Preflight:
     def __init__(self, spec: StudySpec, study_folder: Path, data_folder: Path) -> None:
         self._asked: set[str] = set()
         self._pending: dict[Any, tuple[str, str]] = {}
+        self._lost: Counter[str] = Counter()
         self._folder = (study_folder / "preflight").resolve()
         self._sign = secrets.token_hex(8)
         self._data_folder = data_folder.resolve()
@@ -52,8 +56,7 @@ class Preflight:
         for node_id, node in living.items():
             if node_id not in self._asked:
                 self._asked.add(node_id)
-                # Only now are GPUs sure to be free: a machine that comes later was called for by a trial.
-                gpus = bool(wait_seconds and self._spec.resources.gpus_per_worker and node["Resources"].get("GPU"))
+                gpus = bool(self._spec.resources.gpus_per_worker and node["Resources"].get("GPU"))
                 self._pending[self._ask(node_id, gpus)] = node_id, node["NodeManagerHostname"]
         ready, late = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=wait_seconds)
         problems = [problem for answer in ready for problem in self._hear(answer, *self._pending.pop(answer))]
@@ -61,23 +64,28 @@ class Preflight:
             problems += [f"{self._pending[answer][1]} has not answered in {wait_seconds:g} s" for answer in late]
         if problems:
             raise RaystudyError(
-                f"the cluster is not ready: {'; '.join(problems)}. Nothing was trained there; what every machine needs "
-                "stands in cluster/README.md"
+                f"the cluster is not ready: {'; '.join(problems)}. What every machine needs stands in "
+                "cluster/README.md; then the same command goes on"
             )
 
     def _ask(self, node_id: str, try_gpu: bool) -> Any:
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        gpus = 0.01 if try_gpu else 0
-        look = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=there)(look_around)
+        # No GPU is asked for, though one is tried: trials may have them all.
+        look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look_around)
         study = self._spec.model_dump(mode="json") if try_gpu else None
         return look.remote(node_id, str(self._folder), str(self._data_folder), study)
 
     def _hear(self, answer: Any, node_id: str, host: str) -> list[str]:
         try:
             found = ray.get(answer)
-        except RayError as error:
-            gone = all(node["NodeID"] != node_id for node in ray.nodes() if node["Alive"])
-            return [] if gone else [f"{host} cannot run raystudy ({one_line(error)})"]
+        except (RayTaskError, RuntimeEnvSetupError) as error:
+            return [f"{host} cannot run raystudy ({one_line(error)})"]
+        except RayError as error:  # lost with its process or its node, of whose end Ray may not know yet
+            self._lost[node_id] += 1
+            if self._lost[node_id] == MOST_LOST:
+                return [f"{host} loses every process that looks at it ({one_line(error)})"]
+            self._asked.discard(node_id)  # to be asked again, where it lives
+            return []
         problems = []
         for name in ("python", *COMPARED):
             ours, theirs = self._versions[name], found["versions"][name]
@@ -125,13 +133,17 @@ def look_around(node_id: str, folder: str, data_folder: str, study: dict[str, An
 
 def _refused_attention(spec: StudySpec) -> list[str]:
     """Why the study's own network could not be trained on this machine's GPU; a search may still try others."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # as Ray sets it for who asks for no GPU; CUDA has not begun here
+        del os.environ["CUDA_VISIBLE_DEVICES"]
     if not torch.cuda.is_available():
         return [f"PyTorch {torch.__version__} finds no GPU, though Ray counts one; install a build for its driver"]
     model, training = spec.configure({})
     device = torch.device("cuda")
-    network = build(model, len(spec.targets)).to(device)
     try:
+        network = build(model, len(spec.targets)).to(device)
         choose_backends(network, training.attention, device, DTYPES[resolve_precision(training.precision, device)])
     except RaystudyError as refusal:
         return [str(refusal)]
+    except torch.OutOfMemoryError:
+        return []  # a trial is at work on it, which says enough
     return []

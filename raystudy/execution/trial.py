@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.exceptions import RayError
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
 
 from raystudy.errors import Infeasible, Reason, TrialFailed
-from raystudy.execution.failures import TimeLimit, one_line, out_of_memory_told
+from raystudy.execution.capacity import CONTROLLER
+from raystudy.execution.failures import TimeLimit, classify_loss, one_line, out_of_memory_told
 from raystudy.execution.task import Task
 from raystudy.execution.trainer import cancel_reservation, train_on_workers
 from raystudy.execution.worker import EPOCH
@@ -79,17 +81,21 @@ class PassOn(UserCallback):
 
 
 def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> None:
-    epochs = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    # On the head, as this process and the training's controller are, not on a machine that may be taken away.
+    epochs = Queue(maxsize=1, actor_options={"num_cpus": 0, "resources": CONTROLLER})
     with ThreadPoolExecutor(max_workers=1) as background:
         training = background.submit(train_on_workers, task, resources.workers, resources, storage, [PassOn(epochs)])
-        while not (training.done() and epochs.empty()):
-            with suppress(Empty):
-                run_id, metrics = epochs.get(timeout=POLL_SECONDS)
-                try:
-                    tune.report(metrics)
-                except SystemExit:  # how Tune ends a trial; this process is killed in a moment
-                    cancel_reservation(run_id)
-                    raise
+        try:
+            while not (training.done() and epochs.empty()):
+                with suppress(Empty):
+                    run_id, metrics = epochs.get(timeout=POLL_SECONDS)
+                    try:
+                        tune.report(metrics)
+                    except SystemExit:  # how Tune ends a trial; this process is killed in a moment
+                        cancel_reservation(run_id)
+                        raise
+        except RayError as error:  # the queue's process is gone
+            raise TrialFailed(classify_loss(str(error)), one_line(error)) from error
         training.result()
 
 

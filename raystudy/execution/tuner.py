@@ -30,9 +30,12 @@ def search(
     policy: SearchPolicy,
     data_folder: Path,
     capacity: Capacity,
+    may_grow: bool = False,
     preflight: Preflight | None = None,
 ) -> None:
     """Run the policy's proposals until it has none left. Tune's own files, under ``ray/``, are not read again.
+
+    ``may_grow``: more nodes may come by themselves.
 
     Whatever ends it early (Ctrl-C too) leaves what was running as interrupted, for the next session to go on with.
     """
@@ -54,7 +57,7 @@ def search(
         run_config=tune.RunConfig(
             name=f"session-{session}",
             storage_path=str((records.folder / "ray").resolve()),
-            callbacks=[ClusterWatch(spec.resources, may_grow=spec.cluster is not None, preflight=preflight)],
+            callbacks=[ClusterWatch(spec.resources, may_grow, preflight)],
             failure_config=tune.FailureConfig(max_failures=0),  # a lost attempt is handed out again by the policy
             verbose=0,
         ),

@@ -43,7 +43,7 @@ def run_worker(config: dict[str, Any]) -> None:
     folder, rank = Path(task.folder), ray.train.get_context().get_world_rank()
     with TimeLimit(folder, task.limit_seconds, rank) as limit:
         session = TrainSession(folder, limit)
-        with lost_ranks_told(), out_of_memory_told(session.device):
+        with lost_ranks_told(limit), out_of_memory_told(session.device):
             data = task.data()
             train(task.job(), data, session, keep_test_epochs(data, session) if task.reference else None)
             if not task.predicts:

@@ -23,6 +23,7 @@ CONFIG_HEADINGS = {
     "depth": "depth",
     "attention": "attention",
     "precision": "precision",
+    "sync_batchnorm": "synced norm",
     "window_bp": "window bp",
     "max_protein": "max protein",
     "queries_dim": "query dim",

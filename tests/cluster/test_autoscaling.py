@@ -9,10 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from raystudy.tracking.records import Records, TrialState
 from tests.execution.heads import OUR_PYTHON, ROOT, free_ports
@@ -43,7 +41,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "RAY_ADDRESS": ADDRESS,
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAYSTUDY_HOME": str(tmp_path / "studies"),
-        "DASHBOARD_PORT": str(free_ports(1)[0]),
+        **dict(zip(("DASHBOARD_PORT", "AGENT_PORT", "CLIENT_PORT"), map(str, free_ports(3)), strict=True)),
         "OMP_NUM_THREADS": "1",
     }
 
@@ -71,32 +69,18 @@ def local_head(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_that_asks_for_more_gets_a_node_and_lets_it_go(
-    local_head: None, environment: dict[str, str], synthetic_dir: Path, tmp_path: Path
+    local_head: None, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    document: dict[str, Any] = {
-        "name": "grows",
-        "data": {"path": str(synthetic_dir), "window_bp": [200, 100], "max_protein": 50},
-        "model": {"num_latents": 4, "queries_dim": 8, "latent_dim": 8},
-        "arms": [{"name": "one"}],
-        "training": {"epochs": 3, "batch_size": 16, "attention": "sdpa"},
-        "budget": {"trials": 1, "minutes": 10},
-        "baselines": [],
-        "resources": {"workers": 2},
-        "cluster": [{"count": 4, "cpus": 1}],
-    }
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(document))
-
     def ours(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *arguments]
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
-    study = ours("-m", "raystudy.tune", str(path))
+    study = ours("-m", "raystudy.tune", "cluster/local-study.yaml")
     assert study.returncode == 0, study.stdout + study.stderr
-    (trial,) = Records(tmp_path / "studies" / "grows").read().trials
-    assert trial.state is TrialState.COMPLETE
-    assert [epoch["workers"] for epoch in trial.epochs] == [2, 2, 2], "the head has room for one"
-    marks = [mark for mark in (tmp_path / "studies/grows/preflight").iterdir() if mark.name != "sign"]
+    for trial in Records(tmp_path / "studies" / "local").read().trials:
+        assert trial.state is TrialState.COMPLETE
+        assert [epoch["workers"] for epoch in trial.epochs] == [2, 2, 2], "the head has room for one"
+    marks = [mark for mark in (tmp_path / "studies/local/preflight").iterdir() if mark.name != "sign"]
     assert len(marks) >= 2, "the node that came was asked too"
 
     left = ours("-c", COUNT_NODES, str(PATIENCE_SECONDS))

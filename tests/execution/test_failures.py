@@ -22,6 +22,7 @@ from raystudy.execution import trial as trial_module
 from raystudy.execution.failures import (
     HUNG,
     MARKS,
+    TimeLimit,
     classify_loss,
     lost_ranks_told,
     out_of_memory_told,
@@ -143,6 +144,7 @@ def test_a_failed_training_has_the_reason_of_the_rank_that_failed_first(
     assert detail in told.detail
 
 
+UNLIMITED = TimeLimit(Path(), None)
 GLOO = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:6345: Connection reset by peer"
 )
@@ -152,13 +154,16 @@ GLOO = (
     "error", [RuntimeError(GLOO), torch.distributed.DistBackendError("NCCL error: remote process")]
 )
 def test_a_rank_that_lost_another_blames_no_configuration(error: RuntimeError) -> None:
-    with pytest.raises(TrialFailed, match="another worker is gone") as told, lost_ranks_told(patience_seconds=0):
+    with (
+        pytest.raises(TrialFailed, match="another worker is gone") as told,
+        lost_ranks_told(UNLIMITED, patience_seconds=0),
+    ):
         raise error
     assert told.value.reason is Reason.WORKER_LOST
 
 
 def test_what_else_a_rank_raises_is_its_own_and_told_at_once() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), lost_ranks_told():
+    with pytest.raises(RuntimeError, match="shapes"), lost_ranks_told(UNLIMITED):
         raise RuntimeError("shapes cannot be multiplied")
 
 
