@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
+from ray import get_runtime_context, tune
 from ray.exceptions import RayError
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raystudy.errors import Infeasible, Reason, TrialFailed
-from raystudy.execution.capacity import CONTROLLER
 from raystudy.execution.failures import TimeLimit, classify_loss, one_line, out_of_memory_told
 from raystudy.execution.task import Task
 from raystudy.execution.trainer import cancel_reservation, train_on_workers
@@ -82,7 +82,8 @@ class PassOn(UserCallback):
 
 def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> None:
     # On the head, as this process and the training's controller are, not on a machine that may be taken away.
-    epochs = Queue(maxsize=1, actor_options={"num_cpus": 0, "resources": CONTROLLER})
+    here = NodeAffinitySchedulingStrategy(get_runtime_context().get_node_id(), soft=False)
+    epochs = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     with ThreadPoolExecutor(max_workers=1) as background:
         training = background.submit(train_on_workers, task, resources.workers, resources, storage, [PassOn(epochs)])
         try:

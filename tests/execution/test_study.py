@@ -70,6 +70,7 @@ def test_a_study_runs_from_its_file_to_its_report_and_again_does_nothing_more(
     assert len(again.every("test_opened")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_nothing_that_is_chosen_depends_on_a_test_label_and_a_failing_trial_ends_no_study(
     ray: dict[str, float], relabelled: Callable[..., Path], tiny_study: MakeStudy, run: Run, studies: Path
