@@ -32,7 +32,7 @@ def smoke(spec: StudySpec) -> StudySpec:
             "workers": min(spec.resources.most_workers, 2),
             "executor": "torch_trainer" if spec.resources.nested else "auto",
         },
-        "budget": {"trials": 2, "minutes": 3},
+        "budget": {"trials": 2, "minutes": 10 if spec.resources.nested else 3},  # a nested trial takes long to start
         "finalists": 1,
         "replicates": {"folds": min(spec.replicates.folds, 2)},
         "warm_start": None,
