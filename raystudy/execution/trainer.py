@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,8 @@ def train_on_workers(
     Raises TrialFailed when training fails for good, with the reason that its workers or Ray gave, and Infeasible when
     a worker refuses the configuration.
     """
+    if isinstance(num_workers, tuple):  # can begin with fewer, where a machine that Ray still counts has just gone
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "60"
     timed_out(Path(task.folder))  # of an earlier session, which did not live to tell
     several = num_workers != 1
     # Two ranks on parts of one GPU are refused by NCCL.

@@ -21,7 +21,7 @@ EPOCHS, MANY_EPOCHS = 30, 2000
 """The many are not run to their end."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def head() -> Iterator[Head]:
     with running_head(cpus=1, joined=True) as started:
         yield started
