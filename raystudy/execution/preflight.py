@@ -70,8 +70,9 @@ class Preflight:
 
     def _ask(self, node_id: str, try_gpu: bool) -> Any:
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        # No GPU is asked for, though one is tried: trials may have them all.
-        look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look_around)
+        # No GPU is asked for, though one is tried: trials may have them all. A process that has tried one is ended, for
+        # CUDA knows all devices in it, and the trial that Ray might give it would not be on its own.
+        look = ray.remote(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=there)(look_around)
         study = self._spec.model_dump(mode="json") if try_gpu else None
         return look.remote(node_id, str(self._folder), str(self._data_folder), study)
 

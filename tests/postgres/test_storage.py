@@ -25,17 +25,9 @@ from raystudy.tracking.records import Records
 from tests.postgres.server import PASSWORD, Server
 from tests.search import killing, test_kills
 from tests.search.cases import ask, make_spec, open_policy, run_all, train
+from tests.search.killing import WRITES
 
 ROOT = Path(__file__).parents[2]
-WRITES = (
-    "create_new_trial",
-    "set_trial_param",
-    "set_trial_state_values",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
-    "set_trial_system_attr",
-    "set_study_user_attr",
-)
 NUM_TRIALS = 6
 
 

@@ -71,6 +71,18 @@ class KillableRecords(MemoryRecords):
         super()._write(log, line)
 
 
+WRITES = (
+    "create_new_trial",
+    "set_trial_param",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "set_study_user_attr",
+)
+"""What Optuna's storage is told by a study."""
+
+
 class KillableStorage(InMemoryStorage):
     """Optuna's storage; it outlives the driver."""
 
@@ -87,15 +99,7 @@ def _killable(name: str) -> Any:
     return write
 
 
-for _name in (
-    "create_new_trial",
-    "set_trial_param",
-    "set_trial_state_values",
-    "set_trial_intermediate_value",
-    "set_trial_user_attr",
-    "set_trial_system_attr",
-    "set_study_user_attr",
-):
+for _name in WRITES:
     setattr(KillableStorage, _name, _killable(_name))
 
 
