@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import torch
 from ray.train import ControllerError, PreemptionError, TrainingFailedError, WorkerGroupError
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 
 from raystudy.errors import Infeasible, Reason, TrialFailed
 from raystudy.execution import trial as trial_module
@@ -65,6 +69,7 @@ UNAVAILABLE = (
         (f"{NODE}preempted: preemption", Reason.PREEMPTED),
         (f"{NODE}terminated expectedly: received SIGTERM", Reason.PREEMPTED),
         (f"{NODE}terminated unexpectedly: health check failed", Reason.PREEMPTED),
+        (str(WorkerGroupStartupTimeoutError(2)), Reason.PREEMPTED),
         (MEMORY_MONITOR, Reason.OUT_OF_MEMORY),
         (f"{DIED}Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: killed", Reason.OUT_OF_MEMORY),
     ],

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from raystudy.data.genes import Genes
 from raystudy.errors import RaystudyError
+from raystudy.execution import preflight as preflight_module
 from raystudy.execution.capacity import Node
-from raystudy.execution.preflight import PATIENCE_SECONDS, Preflight, look_around, versions
+from raystudy.execution.preflight import MOST_LOST, PATIENCE_SECONDS, Preflight, look_around, versions
 from raystudy.study.reading import parse_spec
 
 
@@ -43,6 +45,33 @@ def test_versions_are_compared_without_the_suffix_of_a_build() -> None:
 
     assert found.keys() == {"python", "raystudy", "torch", "numpy"}
     assert all(value and "+" not in value for value in found.values())
+
+
+def heard(preflight: Preflight, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is told of a node whose answer is an error."""
+
+    def fail(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(preflight_module.ray, "get", fail)
+    preflight._asked.add("node")
+    return preflight._hear("answer", "node", "host")
+
+
+def test_a_look_that_is_lost_is_tried_again_and_told_when_it_goes_on(
+    preflight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(MOST_LOST - 1):
+        assert heard(preflight, WorkerCrashedError(), monkeypatch) == []
+        assert "node" not in preflight._asked
+    (told,) = heard(preflight, WorkerCrashedError(), monkeypatch)
+    assert told.startswith("host loses every process that looks at it")
+
+
+def test_a_machine_that_lacks_a_package_is_told_at_once(preflight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = RayTaskError("look_around", "No module named 'raystudy'", ModuleNotFoundError("raystudy"))
+    (told,) = heard(preflight, missing, monkeypatch)
+    assert told.startswith("host cannot run raystudy")
 
 
 @pytest.mark.ray
