@@ -182,7 +182,7 @@ def measure(task: Task, folder: Path, device: str, seed: int, on_epoch: Any = No
     started = time.perf_counter()
     data = StudyData.of(genes, split, task.model, ("protein",))
     train(Job(task.model, training, seed), data, LocalSession(folder / "trial", on_epoch, device))
-    predicted = raystudy.load(folder / "trial", device).predict(genes)
+    predicted = raystudy.load(folder / "trial", device).predict(genes).to_numpy()
     seconds = time.perf_counter() - started
     reached = open_test(genes, ("protein",), split, {"network": predicted})["network"]["test_r2"]
     ceiling = r2(genes.target("protein")[test_rows], signal[test_rows])

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from raystudy import printing
+from raystudy import model_commands, printing
 from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError
+
+if TYPE_CHECKING:
+    from raystudy.study.spec import StudySpec
 
 app = typer.Typer(
     help="How well expression can be predicted from sequence, and which architecture does it.",
@@ -139,6 +142,7 @@ def plan(
     if spec.cluster is not None and not here:
         found = make_plan(spec, declared(spec.cluster), DECLARED)
     else:
+        spec = _told_if_reduced(spec)
         found = make_plan(spec, this_machine())
     _answer(found, as_json, lambda: printing.print_plan(found))
     if not found["feasible"]:
@@ -168,6 +172,7 @@ def tune(
         where = f"Results go to {studies_folder() / spec.name} on {socket.gethostname()}, not to the job's own folder."
         err.print(f"{where} RAYSTUDY_HOME, set where Ray is started, moves them.", soft_wrap=True, highlight=False)
     check_address()
+    _told_if_reduced(spec)
     try:
         with _sigterm_as_ctrl_c(), Progress(err) as progress:
             story.run_study(spec, progress, data)
@@ -233,6 +238,10 @@ def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")
     os.execvp(command[0], command)  # noqa: S606
 
 
+for command in model_commands.COMMANDS:
+    app.command()(command)
+
+
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """`ray job stop`, Slurm and container runtimes send SIGTERM, and SIGKILL seconds later."""
@@ -248,6 +257,18 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _told_if_reduced(spec: StudySpec) -> StudySpec:
+    """The study as it runs on this machine; a word on stderr where that is not the whole one."""
+    from raystudy.plan import as_it_runs_here
+    from raystudy.study.reduced import changed
+
+    small = as_it_runs_here(spec)
+    if small is not spec:
+        what = "; ".join(changed(spec, small))
+        err.print(f"There is no GPU here, so the study's `reduced` section applies ({what}).", highlight=False)
+    return small
+
+
 def _report(name: str, as_json: bool) -> None:
     from raystudy.report.page import write_page
     from raystudy.report.table import report_json, result_table
@@ -260,16 +281,20 @@ def _report(name: str, as_json: bool) -> None:
         console = Console()
         console.print(result_table(record, console.width))
         console.print(found["verdict"], end="\n\n")
-        best = found["best"]
+        if found["published"]:
+            printing.print_published(found["published"])
+            print()
+        export = record.folder / "export"
         tracking = (record.last("session_started") or {}).get("tracking", "")
         hint = " (open it with `raystudy ui`)" if tracking.startswith("sqlite") else ""
         places = {
-            "report": page,
+            "report": f"{page} (and {page.with_suffix('.md').name})",
             "MLflow": f"{tracking}{hint}",
-            "winner's checkpoint": best and record.folder / "finalists" / best["replicate"] / "best.safetensors",
+            "model": export.exists() and f"{export} (`raystudy predict {name} --table ...`)",
         }
         for what, where in places.items():
-            console.print(f"{what}: {where}", soft_wrap=True, highlight=False)
+            if where:
+                console.print(f"{what}: {where}", soft_wrap=True, highlight=False)
 
     _answer(found, as_json, show)
 

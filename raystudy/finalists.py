@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from raystudy.data.batches import LabelScale, sealed_labels
 from raystudy.data.splits import Split
 from raystudy.errors import Reason, StudyFailed, TrialFailed
@@ -59,14 +62,23 @@ def fit_baselines(study: Materials) -> None:
 
 def _fit(study: Materials, identity: str, model: str, features: Any, split: Split) -> dict[str, float]:
     """What it reaches on the validation genes; its predictions are kept as ``identity``'s."""
-    started, targets = time.perf_counter(), study.spec.targets
+    started = time.perf_counter()
+    found, predicted = baseline_scores(study, model, features, split)
+    study.keep_predictions(identity, predicted, split, opened=False)
+    return found | {"seconds": time.perf_counter() - started}
+
+
+def baseline_scores(
+    study: Materials, model: str, features: Any, split: Split
+) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """A baseline's validation scores on a split, and its predictions of all genes in the labels' own units, [n, K]."""
+    targets = study.spec.targets
     labels = sealed_labels(study.genes, targets, split)
     scale = LabelScale.fit(labels[split.train], targets)
     standardised, valid = scale.standardise(labels), split.valid
     predicted = fit_baseline(model, features, standardised, split)
-    study.keep_predictions(identity, scale.to_unit(predicted), split, opened=False)
     found = scores(standardised[valid], predicted[valid], targets)
-    return {f"valid_{name}": value for name, value in found.items()} | {"seconds": time.perf_counter() - started}
+    return {f"valid_{name}": value for name, value in found.items()}, scale.to_unit(predicted)
 
 
 def train_finalists(study: Materials, capacity: Capacity, progress: Progress) -> None:
@@ -85,7 +97,7 @@ def train_finalists(study: Materials, capacity: Capacity, progress: Progress) ->
             if finalist.state is TrialState.COMPLETE or (finalist.state is TrialState.FAILED and not none_complete):
                 continue
             _close_lost_attempt(records, finalist)
-            num_workers = (finalist.global_batch or 1) // finalist.config["batch_size"]
+            num_workers = workers_of(study, finalist, capacity)
             with progress.stage(f"retraining {finalist.id} on {num_workers} workers"):
                 state = TrialState.RUNNING
                 while state is TrialState.RUNNING:
@@ -124,6 +136,18 @@ def _attempt(study: Materials, finalist: TrialRecord, num_workers: int) -> None:
         raise
 
 
+def workers_of(study: Materials, finalist: TrialRecord, capacity: Capacity) -> int:
+    """On how many workers a finalist is trained: those that its batch was shared out to.
+
+    Rows of a published table keep the batches that BatchNorm saw: fewer workers take more of them, one after another.
+    """
+    batch_size, global_batch = int(finalist.config["batch_size"]), finalist.global_batch or 1
+    if study.spec.published is None:
+        return global_batch // batch_size
+    most = study.spec.most_finalist_workers(finalist.arm)
+    return finalist_workers(study.spec.resources, capacity, global_batch, most)
+
+
 def _close_lost_attempt(records: Records, finalist: TrialRecord) -> None:
     """A driver that was killed left its attempt open."""
     if finalist.attempts and finalist.attempts[-1].state is TrialState.RUNNING:
@@ -134,12 +158,14 @@ def _replicates(study: Materials, trial: TrialRecord, capacity: Capacity) -> lis
     """The trial again on each fold with each seed, its global batch shared by every worker that fits."""
     spec = study.spec
     global_batch = trial.global_batch or trial.config["batch_size"]
-    num_workers = finalist_workers(spec.resources, capacity, global_batch)
+    batch_size = trial.config["batch_size"]
+    if spec.published is None:
+        batch_size = global_batch // finalist_workers(spec.resources, capacity, global_batch)
     return [
         replace(
             trial,
             id=f"{trial.id}-r{fold * spec.replicates.seeds + number}",
-            config={**trial.config, "batch_size": global_batch // num_workers},
+            config={**trial.config, "batch_size": batch_size},
             seed=derive_seed(trial.seed, "finalist", fold, number),
             origin="finalist",
             global_batch=global_batch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from raystudy.data.splits import PARTS, Split, make_folds, make_split
 from raystudy.data.tables import GeneFeatures, read_features
 from raystudy.errors import DataError, SpecError
 from raystudy.study.sections import DataSpec, FeatureTable
+from raystudy.study.space import derive_seed
 from raystudy.study.spec import StudySpec
 from raystudy.tracking.identity import check_spec, keep_spec
 from raystudy.tracking.predictions import write_predictions
@@ -91,6 +92,8 @@ class Materials:
             folds = make_folds(split, genes, spec.split, spec.data.window_bp, _labelled(spec, genes), num_folds)
             for number, fold in enumerate(folds):
                 _check_labels(spec, genes, fold, f"fold {number}: " if num_folds > 1 else "")
+            for share, part in training_parts(spec, split).items():
+                _check_labels(spec, genes, part, f"`training_sizes` {share:g}: ")
         feature_scale = FeatureScale.fit(genes.features, split.train)
         for model in spec.networks:
             GeneInputs.of(genes, model, feature_scale)
@@ -127,6 +130,12 @@ def _make_split(spec: StudySpec, genes: Genes) -> Split:
     split = make_split(genes, spec.split, spec.data.window_bp, _labelled(spec, genes))
     _check_labels(spec, genes, split, "")
     return split
+
+
+def training_parts(spec: StudySpec, split: Split) -> dict[float, Split]:
+    """The split with each share of its training genes: the first of one random order, so that parts are nested."""
+    order = np.random.default_rng(derive_seed(spec.hash, "sizes")).permutation(split.train)
+    return {share: replace(split, train=np.sort(order[: round(share * len(order))])) for share in spec.training_sizes}
 
 
 def _check_labels(spec: StudySpec, genes: Genes, split: Split, where: str) -> None:

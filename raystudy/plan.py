@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from raystudy.errors import Infeasible
+from raystudy.execution import remote_address
 from raystudy.execution.capacity import (
     Capacity,
     Node,
@@ -25,9 +26,11 @@ from raystudy.execution.capacity import (
 )
 from raystudy.models.build import count_parameters
 from raystudy.models.memory import training_bytes
+from raystudy.plan_warnings import warnings
 from raystudy.search.stopping import FINALIST_START_SECONDS
 from raystudy.study.constraints import keys_of, violation
 from raystudy.study.model import PRESETS, ModelSpec, TrainingSpec
+from raystudy.study.reduced import reduced
 from raystudy.study.sections import ArmSpec
 from raystudy.study.space import Value, conditions_first
 from raystudy.study.spec import StudySpec
@@ -36,7 +39,6 @@ THIS_MACHINE, DECLARED = "this machine", "declared"
 FEW_COMBINATIONS = 64
 """As many configurations are looked at one by one where constraints tie values together."""
 MANY_COMBINATIONS = 10_000
-MANY_FOR_GP = 500
 Configuration = tuple[ModelSpec, TrainingSpec]
 
 
@@ -46,6 +48,12 @@ def this_machine() -> tuple[Node, ...]:
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     gpu_memory_gb = min((device.total_memory / 1e9 for device in devices), default=None)
     return (Node(os.cpu_count() or 1, len(devices), memory_gb, gpu_memory_gb),)
+
+
+def as_it_runs_here(spec: StudySpec) -> StudySpec:
+    """The study with its `reduced` section in place of what needs a GPU, on a machine that has none."""
+    has_gpus = any(node.gpus for node in this_machine())
+    return spec if has_gpus or remote_address() is not None else reduced(spec)
 
 
 def widest_affordable(spec: StudySpec) -> int | None:
@@ -66,24 +74,27 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
 
     Sizes are counted, memory is estimated (`training_bytes`), hours and money are upper bounds and no forecast.
     """
-    nodes, problems, concurrent = nodes_in(capacity), [], 0
+    nodes, problems, concurrent, largest = nodes_in(capacity), [], 0, spec.largest_resources
     try:
-        concurrent = concurrent_trials(spec.resources, nodes)
+        concurrent = concurrent_trials(largest, nodes)
     except Infeasible as problem:
         problems.append(str(problem))
     room = _room(spec, nodes)
     arms = [_arm(spec, arm, room) for arm in spec.arms]
     search = _search(spec)
     trials = spec.budget.trials if spec.search else min(spec.budget.trials, len(spec.arms))
-    retrained_on = max(finalist_workers(spec.resources, nodes, batch) for batch in _batches(spec))
-    safe, why = check_deadlock(spec.resources, nodes, retrained_on)
+    retrained_on = max(
+        finalist_workers(spec.resources, nodes, batch, spec.most_finalist_workers(arm)) for arm, batch in _batches(spec)
+    )
+    safe, why = check_deadlock(largest, nodes, retrained_on)
     problems += _too_large(spec, arms, search) + _too_much_memory(spec, arms, room)
     limits = _limits(spec, trials, concurrent, retrained_on)
-    retraining = limits["finalists"]["runs"] * FINALIST_START_SECONDS / 60
+    runs = limits["finalists"]["runs"] + len(spec.training_sizes)
+    retraining = runs * FINALIST_START_SECONDS / 60
     if retraining >= spec.budget.minutes:
         problems.append(
-            f"{limits['finalists']['runs']} retrainings of finalists take {retraining:.0f} minutes to start alone, and "
-            f"`budget.minutes` is {spec.budget.minutes:g}; raise it, or ask for fewer `finalists` or `replicates`"
+            f"{runs} retrainings of finalists take {retraining:.0f} minutes to start alone, and `budget.minutes` is "
+            f"{spec.budget.minutes:g}; raise it, or ask for fewer `finalists`, `replicates` or `training_sizes`"
         )
     return {
         "name": spec.name,
@@ -92,14 +103,14 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
         "arms": arms,
         "search": search,
         "resources": {
-            **spec.resources.model_dump(),
+            **largest.model_dump(),
             "bundle": asked(spec.resources),
             "nodes": [asdict(node) for node in nodes],
             "capacity": {
                 "CPU": sum(node.count * node.cpus for node in nodes),
                 "GPU": sum(node.count * node.gpus for node in nodes),
             },
-            "executor": "torch_trainer" if spec.resources.nested else "inprocess",
+            "executor": "torch_trainer" if largest.nested else "inprocess",
             "concurrent_trials": concurrent,
             "trials_per_gpu": int(1 / spec.resources.gpus_per_worker)
             if 0 < spec.resources.gpus_per_worker < 1
@@ -113,8 +124,7 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
         "deadlock": {"safe": safe, "why": why},
         "feasible": not problems,
         "problems": problems,
-        "warnings": _warnings(spec, nodes, search, concurrent)
-        + _memory_warnings(spec, nodes, arms, search, concurrent, room),
+        "warnings": warnings(spec, nodes, arms, search, concurrent, room),
     }
 
 
@@ -149,6 +159,7 @@ def _arm(spec: StudySpec, arm: ArmSpec, room: float | None) -> dict[str, Any]:
         "fits": None if room is None else memory_gb <= room,
         "reads": sorted(model.inputs),
         "config": arm.overrides,
+        "workers": spec.resources_of(arm.name).workers,
         "printed": arm.printed,
         "note": arm.note,
     }
@@ -181,17 +192,18 @@ def _grid_size(spec: StudySpec) -> int | None:
 
 def _limits(spec: StudySpec, trials: int, concurrent: int, retrained_on: int) -> dict[str, Any]:
     """The most that the study can use: what it can hold at once, for as long as its budget lets it."""
-    resources, prices, budget = spec.resources, spec.prices, spec.budget
+    resources, prices, budget = spec.largest_resources, spec.prices, spec.budget
     finalists = min(spec.finalists, trials)
     runs = finalists * spec.replicates.folds * spec.replicates.seeds
     held = max(concurrent * resources.most_workers, retrained_on) if concurrent else 0
     worker_hours = held * budget.minutes / 60
     basis = f"{held} workers for the {budget.minutes:g} minutes of the whole study"
     if concurrent and budget.trial_minutes is not None:
-        by_trial = (trials * resources.most_workers + runs * retrained_on) * budget.trial_minutes / 60
+        again = runs + len(spec.training_sizes)
+        by_trial = (trials * resources.most_workers + again * retrained_on) * budget.trial_minutes / 60
         if by_trial < worker_hours:
             worker_hours = by_trial
-            basis = f"{trials} trials and {runs} retrainings of {budget.trial_minutes:g} minutes, none tried again"
+            basis = f"{trials} trials and {again} retrainings of {budget.trial_minutes:g} minutes, none tried again"
     cpu_hours, gpu_hours = worker_hours * resources.cpus_per_worker, worker_hours * resources.gpus_per_worker
     amount = cpu_hours * prices.cpu_hour + gpu_hours * prices.gpu_hour
     priced = prices.cpu_hour > 0 or prices.gpu_hour > 0
@@ -250,86 +262,14 @@ def _room(spec: StudySpec, nodes: tuple[Node, ...]) -> float | None:
     return min((room for room in (here, allowed) if room is not None), default=None)
 
 
-def _warnings(spec: StudySpec, nodes: tuple[Node, ...], search: Mapping[str, Any], concurrent: int) -> list[str]:
-    """What is allowed and probably not meant."""
-    budget, num_arms, found = spec.budget, len(spec.arms), []
-    asks = {name for name, training in _asked_attention(spec).items() if training == "xformers"}
-    if asks and not (spec.resources.gpus_per_worker and any(node.gpus for node in nodes)):
-        found.append(f"xformers computes on GPUs only and workers get none; refused will be {', '.join(sorted(asks))}")
-    if not spec.resources.gpus_per_worker and any(node.gpus for node in nodes):
-        found.append("there are GPUs, but `resources.gpus_per_worker` is 0: none is used")
-    if spec.sampler == "gp" and budget.trials > MANY_FOR_GP:
-        found.append(f"`sampler: gp` takes longer with every trial; {budget.trials} are many for it, tpe is quicker")
-    if spec.sampler in ("gp", "nsga2") and (spec.constraints or spec.pruner != "none"):
-        found.append(f"`sampler: {spec.sampler}` learns from complete trials only: nothing from pruned or refused ones")
-    if spec.sampler == "grid" and search["grid_size"] != budget.trials - num_arms:
-        found.append(
-            f"the grid has {search['grid_size']:,} points, and `budget.trials` of {budget.trials} leaves "
-            f"{max(budget.trials - num_arms, 0)} for them beside {num_arms} arms"
-        )
-    if num_arms > budget.trials:
-        found.append(f"{num_arms} arms, but `budget.trials` is {budget.trials}: the last ones are not tried")
-    return found
-
-
-def _memory_warnings(
-    spec: StudySpec,
-    nodes: tuple[Node, ...],
-    arms: list[dict[str, Any]],
-    search: Mapping[str, Any],
-    concurrent: int,
-    room: float | None,
-) -> list[str]:
-    sizes = {f"arm {arm['name']!r}": arm["memory_gb"] for arm in arms}
-    if search:
-        sizes["the largest network of the search space"] = search["memory_gb"]["max"]
-    found = [
-        f"{who} needs about {size:.3g} GB to train, and a worker can have {room:.3g}"
-        for who, size in sizes.items()
-        if room is not None and size > room
-    ]
-    if found:
-        return found
-    if spec.resources.gpus_per_worker == 1 and spec.resources.most_workers == 1:
-        return _room_for_several(nodes, max(sizes.values()))
-    if spec.resources.memory_gb_per_worker is not None or spec.resources.gpus_per_worker:
-        return found
-    for node in nodes:  # where nothing says how much memory a trial may have, Ray counts CPUs alone
-        together = min(concurrent, node.places(spec.resources))
-        if node.memory_gb is not None and together * max(sizes.values()) > node.memory_gb:
-            found.append(
-                f"{together} trials at once on a node of {node.memory_gb:.3g} GB can need about "
-                f"{together * max(sizes.values()):.3g}; set `resources.memory_gb_per_worker` or more `cpus_per_worker`"
-            )
-    return found
-
-
-def _room_for_several(nodes: tuple[Node, ...], largest: float) -> list[str]:
-    """Do several one-worker trials fit on the smallest GPU at the same time?"""
-    known = [node.gpu_memory_gb for node in nodes if node.gpus and node.gpu_memory_gb is not None]
-    together = min(int(min(known) / largest), 100) if known else 0
-    if together < 2:
-        return []
-    return [
-        f"{together} trials of the largest size fit together on a GPU of {min(known):.3g} GB; with `gpus_per_worker: "
-        f"{math.floor(100 / together) / 100:g}` they share one, which keeps it busier"
-    ]
-
-
-def _asked_attention(spec: StudySpec) -> dict[str, str]:
-    """By arm, and for the search by its values, how attention is to be computed."""
-    found = {f"arm {arm.name!r}": spec.configure(arm.overrides)[1].attention for arm in spec.arms}
-    searched = spec.search["attention"].corners() if "attention" in spec.search else [spec.training.attention]
-    return found | ({f"`attention: {value}` of the search": str(value) for value in searched} if spec.search else {})
-
-
-def _batches(spec: StudySpec) -> set[int]:
-    """The global batches that a finalist could have."""
-    sizes = {spec.configure(arm.overrides)[1].batch_size for arm in spec.arms}
+def _batches(spec: StudySpec) -> set[tuple[str | None, int]]:
+    """The global batches that a finalist could have, with the arm that it was."""
+    sizes: set[tuple[str | None, int]] = {(arm.name, spec.configure(arm.overrides)[1].batch_size) for arm in spec.arms}
     if spec.search:
         searched = spec.search.get("batch_size")
-        sizes |= {spec.training.batch_size} if searched is None else {int(value) for value in searched.grid()}
-    return {size * spec.resources.most_workers for size in sizes}
+        values = [spec.training.batch_size] if searched is None else map(int, searched.grid())
+        sizes |= {(None, value) for value in values}
+    return {(arm, size * spec.resources_of(arm).most_workers) for arm, size in sizes}
 
 
 def _extreme(spec: StudySpec, pick: Callable[..., Any], **fixed: Value) -> int | None:

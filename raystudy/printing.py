@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_facts(document: dict[str, Any], indent: str = "") -> None:
@@ -36,10 +38,12 @@ def print_plan(found: dict[str, Any]) -> None:
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="left" if heading == "arm" else "right")
     table.add_column("differs in")
+    own_workers = len({str(arm["workers"]) for arm in found["arms"]}) > 1
     for arm in found["arms"]:
         memory = f"{arm['memory_gb']:.3g}" + (" !" if arm["fits"] is False else "")
         cells = [arm["name"], f"{arm['parameters']:,}", *([printed[arm["name"]]] if "printed" in headings else [])]
-        table.add_row(*cells, memory, _settings(arm["config"]))
+        differs = arm["config"] | ({"workers": _team(arm["workers"])} if own_workers else {})
+        table.add_row(*cells, memory, _settings(differs))
     Console().print(table)
     for arm in found["arms"]:
         if arm["note"]:
@@ -62,7 +66,7 @@ def _plan_facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     nodes = " + ".join(f"{node['count']} x {_node(node)}" for node in resources["nodes"]) or "none"
     yield "nodes", nodes
     workers = resources["workers"]
-    team = f"{workers[0]} to {workers[1]} workers" if isinstance(workers, tuple | list) else f"{workers} workers"
+    team = f"{_team(workers)} workers"
     each_with = "each worker with" if workers == 1 else f"each on {team} with"
     shared = f"; {resources['trials_per_gpu']} share a GPU" if resources["trials_per_gpu"] else ""
     yield "trials", f"{resources['concurrent_trials']} at once, {each_with} {resources['bundle']}{shared}"
@@ -77,6 +81,10 @@ def _plan_facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if money and money["search"] is not None:
         yield "", f"the search itself stops at {money['search']:g} {money['currency']} (`budget.cost`)"
     yield "deadlock", f"{'none possible' if found['deadlock']['safe'] else 'not safe'}: {found['deadlock']['why']}"
+
+
+def _team(workers: int | tuple[int, int]) -> str:
+    return str(workers) if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
 
 
 def _node(node: dict[str, Any]) -> str:
@@ -147,3 +155,34 @@ def print_dimension(found: dict[str, Any]) -> None:
             print(f"{name}, {refused} refused: {reason}")
     if found["page"]:
         print(f"curves and tables: {found['page']}")
+
+
+def print_published(found: dict[str, Any]) -> None:
+    """A published table with ours beside it, what each row changes, and what becomes of each claim."""
+    console = Console(markup=False, highlight=False)
+    console.print(found["first_line"])
+    title = Text(f"{found['title']}: printed | ours")
+    table = Table("row", title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("parameters", "s an epoch", "Pearson r2"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in found["rows"]:
+        ours = None if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f}M"
+        cells = [_beside(row["printed"].get("parameters"), ours)]
+        for measure, digits in (("epoch_seconds", 2), ("pearson_r2", 4)):
+            both = (row["printed"].get(measure), row[measure])
+            cells.append(_beside(*(None if value is None else f"{value:.{digits}f}" for value in both)))
+        table.add_row(*map(Text, [row["arm"], *cells, row["verdict"]]))
+    console.print(table)
+    for said in [f"{row['arm']}: {row['said']}" for row in found["rows"] if row["said"]]:
+        console.print(said, soft_wrap=True)
+    console.print(f"\n{found['how_judged']}\n")
+    for claim in found["claims"]:
+        measured = f" ({claim['said']})" if claim["said"] else ""
+        console.print(f"{claim['says']}: {claim['verdict'].upper()}{measured}", soft_wrap=True)
+    for note in [f"{row['arm']}: {row['note']}" for row in found["rows"] if row["note"]]:
+        console.print(f"\n{note}")
+
+
+def _beside(printed: str | None, ours: str | None) -> str:
+    return f"{'-' if printed is None else printed} | {'-' if ours is None else ours}"

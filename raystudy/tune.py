@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,26 +12,34 @@ from filelock import FileLock, Timeout
 
 from raystudy.dimension.consensus import DimensionEstimate
 from raystudy.dimension.seeding import dimension_of, representation_for, seed_widths
-from raystudy.errors import DataError, Infeasible, RaystudyError, StudyFailed
+from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError, StudyFailed
 from raystudy.execution import remote_address
 from raystudy.execution.capacity import Capacity, declared
 from raystudy.execution.cluster import ray_cluster
+from raystudy.export import export_best
 from raystudy.finalists import fit_baselines, open_the_test, train_finalists
 from raystudy.materials import Materials, studies_folder
-from raystudy.plan import make_plan, this_machine, widest_affordable
+from raystudy.models.build import count_parameters
+from raystudy.plan import as_it_runs_here, make_plan, this_machine, widest_affordable
 from raystudy.progress import Progress
+from raystudy.report.compare import best_finalist
 from raystudy.report.page import write_page
 from raystudy.search.importances import importances
 from raystudy.search.policy import Origin, SearchPolicy
+from raystudy.sizes import train_on_parts
+from raystudy.study.reduced import changed
 from raystudy.study.space import conditions_of
 from raystudy.study.spec import StudySpec
 from raystudy.tracking.mlflow import MlflowMirror, without_password
 from raystudy.tracking.provenance import provenance
 from raystudy.tracking.records import Records, StudyRecord
+from raystudy.training.exported import read_config
 from raystudy.training.selection import choose_finalists
 
 if TYPE_CHECKING:  # Ray is imported when a search begins, not for reading a study
     from raystudy.execution.preflight import Preflight
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STUDY = Path("search_spaces/yeast.yaml")
 
@@ -38,9 +47,11 @@ DEFAULT_STUDY = Path("search_spaces/yeast.yaml")
 def run_study(spec: StudySpec, progress: Progress, data: Path | None = None) -> StudyRecord:
     """Run or take up a study: data, split, dimension, baselines, search, finalists, test, report.
 
-    ``data`` is a prepared folder to use instead of the study file's. Everything that can be wrong with the study
-    file, the data or the machine is found before the first trial. Raises RaystudyError.
+    Where there is no GPU, it is the study that its `reduced` section makes of it. ``data`` is a prepared folder to use
+    instead of the study file's. Everything that can be wrong with the study file, the data or the machine is found
+    before the first trial. Raises RaystudyError.
     """
+    whole, spec = spec, as_it_runs_here(spec)
     plan = make_plan(spec, this_machine())
     if not plan["feasible"] and remote_address() is None:
         raise Infeasible(f"study {spec.name!r} cannot run here: {'; '.join(plan['problems'])}")
@@ -48,7 +59,11 @@ def run_study(spec: StudySpec, progress: Progress, data: Path | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            return _Study(spec, folder, progress, data).run()
+            return _Study(spec, folder, progress, data).run(whole)
+    except SpecError as error:
+        if whole is spec:
+            raise
+        raise SpecError(f"{error}. (Here is no GPU, so the file's `reduced` section applies.)") from None
     except Timeout:
         raise RaystudyError(
             f"another raystudy is at work on study {spec.name!r} (its folder {folder} is locked); wait for it, follow "
@@ -71,7 +86,8 @@ class _Study:
             self.study = Materials.open(spec, self.records, data)
         self.mirror = MlflowMirror(spec.tracking.uri, self.records)
 
-    def run(self) -> StudyRecord:
+    def run(self, whole: StudySpec) -> StudyRecord:
+        """``whole`` is the study before it was reduced."""
         genes = self.study.genes
         self.records.append(
             "session_started",
@@ -80,6 +96,7 @@ class _Study:
                 "hash": genes.hash,
                 "num_genes": genes.num_genes,
                 "source": genes.source,
+                "units": genes.units,
                 "unknown": genes.notes.get("unknown"),
             },
             split=self.study.split.summary(),
@@ -87,6 +104,18 @@ class _Study:
             provenance=provenance(),
             tracking=without_password(self.mirror.uri),
         )
+        if whole != self.spec:
+            sizes = {
+                arm.name: count_parameters(whole.configure(arm.overrides)[0], len(whole.targets)) for arm in whole.arms
+            }
+            against = {arm.name: arm.against for arm in whole.arms}
+            self.records.append(
+                "reduced",
+                changes=changed(whole, self.spec),
+                whole_parameters=sizes,
+                whole_against=against,
+                study_file=whole.model_dump(mode="json", exclude_unset=True, exclude={"tracking"}),
+            )
         self._seed_search_points()
         with self.progress.stage("baselines"):
             fit_baselines(self.study)
@@ -98,7 +127,18 @@ class _Study:
             record = self.records.read()
             write_page(record)
             self.mirror.sync(record)
+        with self.progress.stage("export"):
+            self._export(record)
         return record
+
+    def _export(self, record: StudyRecord) -> None:
+        """Everything is known by now, so what goes wrong here is told and ends nothing."""
+        try:
+            export, best = export_best(record), best_finalist(record)
+            if export is not None and best is not None and best.best_replicate is not None:
+                self.mirror.register(export, best.best_replicate.id, read_config(export).numbers)
+        except (RaystudyError, OSError) as error:
+            log.warning(f"the winner was not exported ({error}); `raystudy export {record.name} --out DIR` tries again")
 
     def _seed_search_points(self) -> None:
         """Estimate the intrinsic dimension, once, where the study file seeds the latent width from it.
@@ -137,6 +177,7 @@ class _Study:
             if record.last("search_finished") is None:
                 self._search(capacity, preflight)
             train_finalists(self.study, capacity, self.progress)
+            train_on_parts(self.study, capacity, self.progress)
 
     @property
     def _may_grow(self) -> bool:

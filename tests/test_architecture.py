@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "data": {"errors", "study"},
     "models": {"errors", "study", "data"},
     "dimension": {"errors", "study", "data"},
-    "tracking": {"errors", "study"},
+    "tracking": {"errors", "study", "data.encode"},
     "report": {"errors", "tracking"},
     "search": {"errors", "study", "data", "models.build", "models.memory", "tracking.records"},
     "training": {"errors", "study", "data", "models", "dimension", "search", "tracking.records"},
@@ -33,23 +33,32 @@ MAY_IMPORT |= {
     "materials": OUTER - {"execution", "report"},
     "printing": set(),
     "finalists": {*OUTER, "materials", "progress"},
+    "sizes": {*OUTER, "materials", "progress", "finalists"},
+    "predict": {*OUTER - {"execution"}, "materials", "load"},
+    "explain": OUTER - {"execution", "search"},
+    "export": {*OUTER - {"execution", "search"}, "materials", "export_numbers"},
+    "export_numbers": {"tracking.records", "report", "training"},
+    "model_commands": {"errors", "data", "printing", "predict", "explain", "export"},
+    "plan_warnings": OUTER,
     "simulate": OUTER - {"execution"},
-    "plan": OUTER,
+    "plan": {*OUTER, "plan_warnings"},
     "progress": {"errors", "study", "tracking.records"},
     "tune": {
         *OUTER,
+        "export",
         "finalists",
         "materials",
         "plan",
         "progress",
+        "sizes",
         "cli.tune_module",
     },  # so that `python -m raystudy.tune` works
-    "cli": {*OUTER, "materials", "plan", "printing", "progress", "simulate", "tune"},
+    "cli": {*OUTER, "materials", "model_commands", "plan", "printing", "progress", "simulate", "tune"},
 }
 # Third party -> the rooms and modules that may import it.
 CONFINED = {
     "ray": {"execution"},
-    "mlflow": {"tracking.mlflow", "tracking.pyfunc_model"},
+    "mlflow": {"tracking.mlflow", "tracking.pyfunc_model", "tracking.registry", "tracking.store"},
     "torch": {
         "data.batches",
         "dimension.hamming",
@@ -62,7 +71,7 @@ CONFINED = {
     },
     "safetensors": {"models", "training", "execution", "tracking.pyfunc_model"},
     "optuna": {"search", "execution", "tune", "simulate"},
-    "typer": {"cli"},
+    "typer": {"cli", "model_commands"},
     "xformers": {"models.backends"},
 }
 STUDY_MAY_USE = {"pydantic", "yaml"}

@@ -94,10 +94,13 @@ def test_a_loaded_model_predicts_what_it_did_in_training_in_the_labels_own_units
     standardised = seen[model.metrics["epoch"] - 1]
     again = predict(model.network, data.inputs, split.valid, LocalSession(tmp_path), bf16=False)
     assert np.array_equal(again, standardised), "the very same numbers"
-    levels = np.stack([genes.target(target)[split.train] for target in targets], axis=1)
-    expected = standardised * np.nanstd(levels, axis=0) + np.nanmean(levels, axis=0)
-    predicted = model.predict(genes)
-    assert predicted.shape == (genes.num_genes, len(targets))
+    measured = np.stack([genes.target(target)[split.train] for target in targets], axis=1)
+    expected = standardised * np.nanstd(measured, axis=0) + np.nanmean(measured, axis=0)
+    levels = model.predict(genes)
+    assert levels.index.tolist() == genes.gene_ids.tolist()
+    assert tuple(levels.columns) == targets
+    predicted = levels.to_numpy()
+    assert predicted.dtype == np.float64
     assert predicted.std(axis=0).min() > 1e-3
     np.testing.assert_allclose(predicted[split.valid], expected, atol=1e-5 * expected.std(), rtol=0)
     assert (model.model, model.training, model.targets) == (job.model, job.training, targets)
@@ -134,7 +137,7 @@ def test_what_is_predicted_for_a_gene_does_not_depend_on_the_genes_beside_it(
     trained: Path, genes: Genes, first_genes: Genes
 ) -> None:
     model = raystudy.load(trained)
-    together = model.predict(genes)[:15]
+    together = model.predict(genes).to_numpy()[:15]
 
     np.testing.assert_allclose(model.predict(first_genes), together, atol=1e-5 * together.std(), rtol=0)
 
@@ -153,7 +156,7 @@ def test_an_embedding_is_what_the_last_layer_makes_the_prediction_of(
     name: str, targets: tuple[str, ...], genes: Genes, split: Split
 ) -> None:
     model = untrained(name, targets, genes, split)
-    before = model.predict(genes)
+    before = model.predict(genes).to_numpy()
     found = model.embed(genes)
 
     last = [layer for layer in model.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
@@ -319,7 +322,7 @@ def test_genes_without_what_the_model_reads_are_refused(tmp_path: Path, trained:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_model_trained_on_the_cpu_predicts_the_same_on_a_gpu(trained: Path, genes: Genes) -> None:
-    here, there = raystudy.load(trained).predict(genes), raystudy.load(trained, device="cuda").predict(genes)
+    here, there = (raystudy.load(trained, device).predict(genes).to_numpy() for device in ("cpu", "cuda"))
 
     np.testing.assert_allclose(there, here, atol=1e-4 * here.std(), rtol=0)
 
@@ -359,7 +362,7 @@ def test_without_ray_mlflow_or_optuna_installed_a_network_trains_loads_and_predi
         job = Job(model, TrainingSpec(epochs=1, batch_size=16), seed=0)
         reported = []
         train(job, StudyData.of(genes, split, model, ["protein"]), LocalSession(folder, reported.append))
-        predicted = raystudy.load(folder).predict(genes)
+        predicted = raystudy.load(folder).predict(genes).to_numpy()
         assert len(reported) == 1 and predicted.shape == (genes.num_genes, 1) and np.isfinite(predicted).all()
     """
     run_python(code, synthetic_dir, tmp_path)

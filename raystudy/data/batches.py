@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raystudy.data.encode import kmer_tokens
 from raystudy.data.genes import Genes
+from raystudy.data.sequences import Readable
 from raystudy.data.splits import Rows, Split
 from raystudy.errors import DataError
 from raystudy.study.model import ModelSpec
@@ -107,7 +108,7 @@ def sealed_labels(genes: Genes, targets: Sequence[str], split: Split) -> npt.NDA
 
 @dataclass(frozen=True)
 class GeneInputs:
-    """All genes of a prepared folder, to be read as one network reads them; no labels."""
+    """Genes to be read as one network reads them; no labels."""
 
     model: ModelSpec
     windows_NL: npt.NDArray[np.uint8]
@@ -118,7 +119,7 @@ class GeneInputs:
     """Standardised; missing ones 0."""
 
     @classmethod
-    def of(cls, genes: Genes, model: ModelSpec, scale: FeatureScale) -> GeneInputs:
+    def of(cls, genes: Readable, model: ModelSpec, scale: FeatureScale) -> GeneInputs:
         """Memory-mapped where the folder allows it. Raises DataError, naming the gene, where there is nothing to read.
 
         ``scale`` is that of the half-life features, fitted on training genes.
@@ -131,7 +132,7 @@ class GeneInputs:
         inputs._check(genes)
         return inputs
 
-    def _check(self, genes: Genes) -> None:
+    def _check(self, genes: Readable) -> None:
         if {self.model.perceiver_reads, self.model.convolution_reads} & {"residue", "codon"}:
             empty = np.flatnonzero(self.protein_lengths == 0)
             what = "coding sequence" if self.model.tokens == "codon" else "protein"
@@ -202,10 +203,10 @@ class GeneInputs:
         return rows[self.length_order(rows)]
 
 
-def _refuse(genes: Genes, rows: Rows, what: str) -> None:
+def _refuse(genes: Readable, rows: Rows, what: str) -> None:
     if len(rows):
         raise DataError(
-            f"{genes.gene_ids[rows[0]]} {what} ({len(rows)} such genes in {str(genes.folder)!r}); prepare the data "
+            f"{genes.gene_ids[rows[0]]} {what} ({len(rows)} such genes in {genes.origin!r}); prepare the data "
             "without them, or choose a `model.family` that does not read it"
         )
 

@@ -32,7 +32,7 @@ from raystudy.errors import DataError
 TABLE, WINDOWS, PROTEINS = "genes.parquet", "windows.feather", "proteins.feather"
 
 _SCHEMA_VERSION = 1
-_METADATA_KEY = b"raystudy"
+METADATA_KEY = b"raystudy"
 _PROTEIN_TOKENS = "protein_tokens"
 _ROW_GROUP = 512  # genes; Parquet's writer holds several bytes for each token of a group
 _TEXTS = ("gene_id", "symbol", "chrom", "strand", "protein", "cds")
@@ -95,7 +95,7 @@ def write_genes(table: GeneTable, out: Path) -> Path:
         _write_feather(pa.table({"window": windows}), staging / WINDOWS)
         _write_feather(pa.table({"protein": proteins}), staging / PROTEINS)
         arrow = pa.table({name: _arrow(values) for name, values in columns.items()} | {"window": windows})
-        arrow = arrow.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
+        arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
         pq.write_table(arrow, staging / TABLE, compression="zstd", row_group_size=_ROW_GROUP)
         _move_into(staging, home)
     except OSError as error:
@@ -118,6 +118,7 @@ class Genes:
 
     def __init__(self, folder: Path, metadata: Mapping[str, Any]) -> None:
         self.folder = folder
+        self.origin = str(folder)
         self.hash = str(metadata["content_hash"])
         self.source = str(metadata["source"])
         self.source_digests: dict[str, str] = dict(metadata["source_digests"])
@@ -158,7 +159,7 @@ class Genes:
                 f"Write it with `raystudy prepare SOURCE --out {folder}`, or point to the folder that has it."
             )
         try:
-            metadata = json.loads(pq.read_schema(folder / TABLE).metadata[_METADATA_KEY])
+            metadata = json.loads(pq.read_schema(folder / TABLE).metadata[METADATA_KEY])
             if metadata["schema_version"] != _SCHEMA_VERSION:
                 raise DataError(
                     f"The gene table in {str(folder)!r} has schema version {metadata['schema_version']!r}; "

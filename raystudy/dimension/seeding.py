@@ -63,12 +63,12 @@ def seed_widths(estimate: DimensionEstimate, low: int, high: int, affordable: in
     if estimate.consensus is None:
         around: list[int] = []
         reasons = "; ".join(dict.fromkeys(estimate.refused.values()))
-        note = f"every estimator refused ({reasons}), so only the report's {REPORT_WIDTH} is tried first"
+        note = f"every estimator refused ({reasons}), so only the published {REPORT_WIDTH} is tried first"
     else:
         exact = math.log2(estimate.consensus)
         around = [2**exponent for exponent in {math.floor(exact), math.ceil(exact)}]
         around.sort(key=lambda width: abs(math.log2(width) - exact))
-        note = f"powers of two around the consensus {estimate.consensus:.1f}, and the report's {REPORT_WIDTH}"
+        note = f"powers of two around the consensus {estimate.consensus:.1f}, and the published {REPORT_WIDTH}"
     wanted = [*around, REPORT_WIDTH]
     widths = [min(max(width, smallest), widest) for width in wanted]
     if widths != wanted:

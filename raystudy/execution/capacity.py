@@ -121,15 +121,15 @@ def concurrent_trials(resources: ResourcesSpec, capacity: Capacity) -> int:
     return max(1, places // resources.most_workers)
 
 
-def finalist_workers(resources: ResourcesSpec, capacity: Capacity, global_batch: int) -> int:
-    """The most workers that there is room for and that share the winner's global batch evenly.
+def finalist_workers(resources: ResourcesSpec, capacity: Capacity, global_batch: int, most: int | None = None) -> int:
+    """The most workers, ``most`` at the utmost, that there is room for and that share the winner's global batch evenly.
 
     Each keeps at least ``FEWEST_GENES_PER_WORKER`` genes a step, for BatchNorm, and a GPU of its own, for NCCL.
     """
     gpus = max(1, resources.gpus_per_worker) if resources.gpus_per_worker else 0
     alone = resources.model_copy(update={"gpus_per_worker": gpus})
     fit = sum(node.count * node.places(alone) for node in nodes_in(capacity))
-    fit = min(fit, global_batch // FEWEST_GENES_PER_WORKER)
+    fit = min(fit, global_batch // FEWEST_GENES_PER_WORKER, most or fit)
     return next(workers for workers in range(max(fit, 1), 0, -1) if global_batch % workers == 0)
 
 

@@ -33,6 +33,8 @@ class Task:
     split_path: str
     targets: tuple[str, ...]
     cpus: int
+    workers: int | tuple[int, int]
+    """That train a trial together, or the fewest and the most of them."""
     global_batch: int
     """Genes of one step on all workers together."""
     micro_batches: int
@@ -57,6 +59,7 @@ class Task:
             split_path=str((records.folder / split).resolve()),
             targets=spec.targets,
             cpus=spec.resources.cpus_per_worker,
+            workers=spec.resources_of(trial.arm).workers,
             global_batch=trial.global_batch or trial.config["batch_size"],
             micro_batches=trial.micro_batches,
             predicts=again,

@@ -85,7 +85,7 @@ def _train_on_workers(task: Task, resources: ResourcesSpec, storage: Path) -> No
     here = NodeAffinitySchedulingStrategy(get_runtime_context().get_node_id(), soft=False)
     epochs = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
     with ThreadPoolExecutor(max_workers=1) as background:
-        training = background.submit(train_on_workers, task, resources.workers, resources, storage, [PassOn(epochs)])
+        training = background.submit(train_on_workers, task, task.workers, resources, storage, [PassOn(epochs)])
         try:
             while not (training.done() and epochs.empty()):
                 with suppress(Empty):

@@ -42,22 +42,22 @@ def search(
     session = len(records.read().every("session_started"))
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # what failed is the policy's to tell
     tuner = tune.Tuner(
-        _trainable(spec.resources, records.folder / "ray"),
+        _trainable(spec.largest_resources, records.folder / "ray"),
         tune_config=tune.TuneConfig(
             search_alg=PolicySearcher(
                 policy,
                 lambda trial: Task.of(trial, spec, records, data_folder),
-                concurrent_trials(spec.resources, capacity),
+                concurrent_trials(spec.largest_resources, capacity),
             ),
             scheduler=PolicyScheduler(policy),
             num_samples=-1,
-            reuse_actors=not spec.resources.nested,  # a TorchTrainer that was stopped is ended with its process
+            reuse_actors=not spec.largest_resources.nested,  # a TorchTrainer that was stopped is ended with its process
             trial_dirname_creator=lambda trial: f"{trial.config['trial_id']}-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=f"session-{session}",
             storage_path=str((records.folder / "ray").resolve()),
-            callbacks=[ClusterWatch(spec.resources, may_grow, preflight)],
+            callbacks=[ClusterWatch(spec.largest_resources, may_grow, preflight)],
             failure_config=tune.FailureConfig(max_failures=0),  # a lost attempt is handed out again by the policy
             verbose=0,
         ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -54,6 +56,15 @@ def study_file(record: StudyRecord) -> JsonObject:
     return written.get("spec", written)
 
 
+def given_study_file(record: StudyRecord) -> JsonObject:
+    """The keys that the study file gave, which make a study file again; empty where there is none."""
+    if whole := (record.last("reduced") or {}).get("study_file"):
+        return dict(whole)
+    path = record.folder / "spec.json"
+    written: JsonObject = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return written.get("given", study_file(record))
+
+
 def finalists(record: StudyRecord) -> list[Finalist]:
     """The study's finalists, in the order of their trials."""
     by_trial: dict[str, list[TrialRecord]] = {}
@@ -86,10 +97,12 @@ def predictions(record: StudyRecord, identity: str, part: str) -> Pairs | None:
     path = predictions_path(record.folder, identity)
     if not path.exists():
         return None
+    columns = pq.read_table(path, filters=[("part", "=", part)]).to_pydict()
     pairs: Pairs = {}
-    for row in pq.read_table(path).to_pylist():
-        if row["part"] == part and row["measured"] is not None:
-            pairs.setdefault(row["target"], {})[row["gene_id"]] = (row["predicted"], row["measured"])
+    rows = zip(*(columns[key] for key in ("target", "gene_id", "predicted", "measured")), strict=True)
+    for target, gene, predicted, measured in rows:
+        if measured is not None:
+            pairs.setdefault(target, {})[gene] = (predicted, measured)
     return pairs or None
 
 
@@ -100,21 +113,22 @@ def r2_difference(ours: Pairs, theirs: Pairs, resamples: int = 2000) -> tuple[fl
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
     shared = shared_genes(ours, theirs)
-    genes = sorted(set().union(*shared.values()))
-    evenly = np.full(len(genes), 1 / len(genes))
-    counts = np.random.default_rng(0).multinomial(len(genes), evenly, size=resamples)
-    place = {gene: index for index, gene in enumerate(genes)}
-    differences = []
-    for target, members in shared.items():
-        drawn = counts[:, [place[gene] for gene in members]]
-        one, other = ([pairs[target][gene] for gene in members] for pairs in (ours, theirs))
-        differences.append(_r2_differences(drawn, one, other))
-    difference = np.mean(differences, axis=0)
-    known = difference[np.isfinite(difference)]  # a resample of a few genes may hold one of them only
-    if not len(known):
-        return -math.inf, math.inf
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
+    kept = [
+        {gene: pairs[target][gene] for gene in genes} for pairs in (ours, theirs) for target, genes in shared.items()
+    ]
+    one, other = np.split(_resampled_r2(kept, resamples), 2, axis=1)
+    return _percentiles((one - other).mean(axis=1)) or (-math.inf, math.inf)
+
+
+def r2_interval(scored: Sequence[Pairs], resamples: int = 2000) -> tuple[float, float] | None:
+    """95 % interval of a model's R2 over the choice of genes, by the percentile bootstrap of `r2_difference`.
+
+    ``scored`` are the predictions of its replicates: their R2, and those of their targets, are averaged in each
+    resample of the genes. None where no resample has an R2.
+    """
+    return _percentiles(
+        _resampled_r2([levels for pairs in scored for levels in pairs.values()], resamples).mean(axis=1)
+    )
 
 
 def shared_genes(ours: Pairs, theirs: Pairs) -> dict[str, list[str]]:
@@ -123,15 +137,36 @@ def shared_genes(ours: Pairs, theirs: Pairs) -> dict[str, list[str]]:
     return {target: genes for target, genes in both.items() if genes}
 
 
-def _r2_differences(
-    drawn: NDArray[np.int64], ours: list[tuple[float, float]], theirs: list[tuple[float, float]]
-) -> NDArray[np.float64]:
-    """R2(ours) - R2(theirs) in each resample, whose rows say how often each gene was drawn; NaN without variance."""
-    measured = np.array([truth for _, truth in ours])
-    centred = measured - measured.mean()
-    total = drawn @ centred**2 - (drawn @ centred) ** 2 / np.maximum(drawn.sum(axis=1), 1)
-    errors = [drawn @ (np.array([guess for guess, _ in pairs]) - measured) ** 2 for pairs in (ours, theirs)]
-    return np.divide(errors[1] - errors[0], total, out=np.full(len(total), np.nan), where=total > 0)
+def _resampled_r2(scored: list[dict[str, tuple[float, float]]], resamples: int) -> NDArray[np.float64]:
+    """[resamples, len(scored)]: R2 of each on the same resamples of all their genes; NaN without variance."""
+    genes = sorted(set().union(*scored))
+    place = {gene: row for row, gene in enumerate(genes)}
+    sums = np.zeros((len(genes), 4, len(scored)))  # a gene that one of them lacks adds nothing to it
+    for number, levels in enumerate(scored):
+        predicted, measured = np.array(list(levels.values())).T
+        centred = measured - measured.mean()
+        each = np.stack([(predicted - measured) ** 2, centred**2, centred, np.ones_like(centred)], axis=1)
+        sums[[place[gene] for gene in levels], :, number] = each
+    parts = np.array_split(_draws(len(genes), resamples), 10)  # as floats, all at once would take gigabytes
+    drawn = np.concatenate([part.astype(np.float64) @ sums.reshape(len(genes), -1) for part in parts])
+    error, square, total, count = np.moveaxis(drawn.reshape(resamples, 4, len(scored)), 1, 0)
+    spread = square - total**2 / np.maximum(count, 1)
+    return 1 - np.divide(error, spread, out=np.full_like(error, np.nan), where=spread > 1e-12 * square)
+
+
+@lru_cache(maxsize=2)  # everything that is scored on the test genes is scored on the same resamples
+def _draws(num_genes: int, resamples: int) -> NDArray[np.int16]:
+    """[resamples, num_genes]: how often each gene is drawn."""
+    counts = np.random.default_rng(0).multinomial(num_genes, np.full(num_genes, 1 / num_genes), size=resamples)
+    return counts.astype(np.int16)
+
+
+def _percentiles(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    known = values[np.isfinite(values)]  # a resample of a few genes may hold one of them only
+    if not len(known):
+        return None
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9AA3AD", "#25303B"
+BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#9AA3AD", "#25303B"
+LOWEST_R2 = -0.2
+"""An R2 below is drawn here: one bad start must not flatten every other curve."""
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
     "svg.hashsalt": "raystudy",
@@ -65,3 +67,8 @@ def legend_below(*panels: Axes) -> None:
     num_letters = sum(len(str(handle.get_label())) for handle in handles)
     ncols = min(4 if num_letters < LEGEND_LETTERS else 2, len(handles))
     panels[0].figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+
+
+def clip_r2(value: float | None) -> float:
+    """Where an R2 is drawn."""
+    return LOWEST_R2 if value is None else max(value, LOWEST_R2)

@@ -7,13 +7,18 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from raystudy.report.compare import best_finalist, finalists, predictions
-from raystudy.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, inline_svg, legend_below
-from raystudy.report.pareto import pareto
+from raystudy.report.compare import finalists
+from raystudy.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, clip_r2, inline_svg, legend_below
+from raystudy.report.intervals import Intervals
 from raystudy.tracking.records import StudyRecord, TrialRecord, TrialState
 
-LOWEST_R2 = -0.2
-"""Values below are drawn here: one bad start must not flatten every other curve."""
+ORIGINS = {
+    "seeded": ("D", ORANGE),
+    "warm": ("^", PURPLE),
+    "sampled": ("o", BLUE),
+    "arm": ("s", GREEN),
+}
+"""How trials of each origin are drawn; a word that is not among them is drawn like a sampled one, in ink."""
 
 
 def search_history(record: StudyRecord) -> str | None:
@@ -23,11 +28,11 @@ def search_history(record: StudyRecord) -> str | None:
         return None
 
     def draw(axes: Axes) -> None:
-        looks = {"seeded": ("D", ORANGE), "sampled": ("o", BLUE), "arm": ("s", GREEN)}
-        for origin, (marker, colour) in looks.items():
+        for origin in dict.fromkeys((*ORIGINS, *(trial.origin for _, trial in trials))):
+            marker, colour = ORIGINS.get(origin, ("o", INK))
             for pruned in (False, True):
                 chosen = [
-                    (number, _clip(trial.valid_r2))
+                    (number, clip_r2(trial.valid_r2))
                     for number, trial in trials
                     if trial.origin == origin and (trial.state is TrialState.PRUNED) is pruned
                 ]
@@ -42,10 +47,11 @@ def search_history(record: StudyRecord) -> str | None:
                         label=label,
                         zorder=3,
                     )
-        so_far = list(accumulate((_clip(trial.valid_r2) for _, trial in trials), max))
+        so_far = list(accumulate((clip_r2(trial.valid_r2) for _, trial in trials), max))
         axes.step([number for number, _ in trials], so_far, where="post", color=GREY, lw=1, label="best so far")
         for line in record.baselines:
             _reference(axes, line["name"], line["valid_r2"])
+        axes.margins(y=0.1)
         axes.set_xlabel("trial, in the order of starting")
         axes.set_ylabel("validation R²")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -65,8 +71,8 @@ def learning_curves(record: StudyRecord) -> str | None:
         others = [trial for trial in trials if trial not in best]
         for number, trial in enumerate(others):
             label = f"{len(others)} other trials" if number == 0 else None
-            axes.plot(*_curve(trial), color=GREY, lw=0.8, alpha=0.7, label=label)
-        for trial, colour in zip(best, (BLUE, GREEN, "#CC79A7"), strict=False):
+            axes.plot(*_curve(trial), color=GREY, marker=".", ms=4, lw=0.8, alpha=0.7, label=label)
+        for trial, colour in zip(best, (BLUE, GREEN, PURPLE), strict=False):
             axes.plot(*_curve(trial), color=colour, marker=".", label=trial.id)
         for finalist in finalists(record):
             count = len(finalist.replicates)
@@ -82,104 +88,45 @@ def learning_curves(record: StudyRecord) -> str | None:
     return inline_svg(draw, "Learning curves: validation R2 by epoch")
 
 
-def comparison(record: StudyRecord) -> str | None:
-    """R2 of finalists and baselines on validation (open) and on the test genes (filled); of replicates, each."""
-    lines: list[tuple[str, str, list[float], list[float]]] = [
-        (line["name"], GREY, _known([line["valid_r2"]]), _test(record, [line["name"]])) for line in record.baselines
+def comparison(record: StudyRecord, intervals: Intervals) -> str | None:
+    """R2 of finalists and baselines on validation (open) and on the test genes (filled); of replicates, each.
+
+    A bar is the interval over genes.
+    """
+    lines: list[tuple[str, str, str, list[float], list[float]]] = [
+        (line["name"], line["name"], GREY, _known([line["valid_r2"]]), _test(record, [line["name"]]))
+        for line in record.baselines
     ]
     for finalist in finalists(record):
         ids = [one.id for one in finalist.replicates]
         name = ids[0] if len(ids) == 1 else f"{finalist.trial} ({len(ids)})"
-        lines.append((name, BLUE, _known([one.valid_r2 for one in finalist.replicates]), _test(record, ids)))
+        valid = _known([one.valid_r2 for one in finalist.replicates])
+        lines.append((finalist.trial, name, BLUE, valid, _test(record, ids)))
     if not lines:
         return None
 
     def draw(axes: Axes) -> None:
-        for row, (_, colour, valid, test) in enumerate(lines):
-            for values, face in ((valid, "white"), (test, colour)):
+        for row, (identity, _, colour, valid, test) in enumerate(lines):
+            known = intervals.get(identity, {})
+            for values, metric, height, face in (
+                (valid, "valid_r2", row + 0.16, "white"),
+                (test, "test_r2", row - 0.16, colour),
+            ):
+                if interval := known.get(metric):
+                    ends = [clip_r2(end) for end in interval]
+                    axes.plot(ends, [height, height], color=colour, alpha=0.35, lw=2.5, solid_capstyle="butt")
                 alpha = 1 if len(values) == 1 else 0.6
-                clipped = [_clip(value) for value in values]
-                axes.plot(clipped, [row] * len(values), "o", color=colour, markerfacecolor=face, ms=7, alpha=alpha)
+                clipped = [clip_r2(value) for value in values]
+                axes.plot(clipped, [height] * len(values), "o", color=colour, markerfacecolor=face, ms=6, alpha=alpha)
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="validation")
         axes.plot([], [], "o", color=INK, label="test")
         axes.axvline(0, color=GREY, lw=1)
-        axes.set_yticks(range(len(lines)), [name for name, *_ in lines])
+        axes.set_yticks(range(len(lines)), [name for _, name, *_ in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlabel("R²")
         legend_below(axes)
 
-    return inline_svg(draw, "Finalists and baselines: R2 on validation and test", height_in=1.5 + 0.3 * len(lines))
-
-
-def predicted_measured(record: StudyRecord) -> str | None:
-    """Predicted against measured level of the best finalist, on test genes once they are opened."""
-    finalist = best_finalist(record)
-    replicate = finalist.best_replicate if finalist else None
-    if replicate is None:
-        return None
-    part = "test" if replicate.id in record.test_scores else "valid"
-    pairs = predictions(record, replicate.id, part)
-    if pairs is None:
-        return None
-    num_genes = len(set().union(*pairs.values()))
-
-    def draw(axes: Axes) -> None:
-        values = [value for levels in pairs.values() for pair in levels.values() for value in pair]
-        axes.plot([min(values), max(values)], [min(values), max(values)], color=GREY, lw=1)
-        for (target, levels), colour in zip(pairs.items(), (BLUE, ORANGE), strict=False):
-            predicted, measured = zip(*levels.values(), strict=True)
-            axes.plot(measured, predicted, "o", color=colour, ms=3, alpha=0.5, mec="none", label=target)
-        axes.set_aspect("equal")
-        axes.set_xlabel("measured")
-        axes.set_ylabel("predicted")
-        axes.set_title(f"{replicate.id} on {num_genes:,} {part} genes", fontsize=9)
-        if len(pairs) > 1:
-            legend_below(axes)
-
-    return inline_svg(draw, f"Predicted against measured level of {num_genes} {part} genes", height_in=3.8)
-
-
-def pareto_front(record: StudyRecord) -> str | None:
-    """Validation R2 against the seconds of an epoch, points as large as their parameters; of several objectives."""
-    front = pareto(record)
-    trials = [trial for trial in front.trials if trial.epoch_seconds is not None] if front else []
-    if front is None or not trials:
-        return None
-    best = {front.trials[row].id for row in front.members}
-    most = max(trial.parameters for trial in trials) or 1
-
-    def draw(axes: Axes) -> None:
-        for label, colour, chosen in (
-            ("other trials", GREY, [trial for trial in trials if trial.id not in best]),
-            ("Pareto front", ORANGE, [trial for trial in trials if trial.id in best]),
-        ):
-            if chosen:
-                seconds = [trial.epoch_seconds or 0.0 for trial in chosen]
-                sizes = [12 + 160 * trial.parameters / most for trial in chosen]
-                heights = [_clip(trial.valid_r2) for trial in chosen]
-                axes.scatter(seconds, heights, sizes, color=colour, alpha=0.7, label=label, edgecolors="white")
-        axes.set_xlabel("seconds of an epoch")
-        axes.set_ylabel("validation R²")
-        legend_below(axes)
-
-    return inline_svg(draw, f"Pareto front: {len(best)} of {len(front.trials)} complete trials")
-
-
-def hypervolume_over_time(record: StudyRecord) -> str | None:
-    """Hypervolume of the trials ended so far by the time since the first trial began; of several objectives."""
-    front = pareto(record)
-    if front is None:
-        return None
-    begun = min(trial.attempts[0].started for trial in front.trials)
-    minutes = [0.0, *((ended - begun) / 60 for ended in front.ended)]
-
-    def draw(axes: Axes) -> None:
-        axes.step(minutes, [0.0, *front.hypervolume], where="post", color=BLUE)
-        axes.set_xlabel("minutes since the first trial began")
-        axes.set_ylabel("hypervolume")
-        axes.set_ylim(bottom=0)
-
-    return inline_svg(draw, "Hypervolume over time", height_in=2.6)
+    return inline_svg(draw, "Finalists and baselines: R2 on validation and test", height_in=1.4 + 0.36 * len(lines))
 
 
 def _known(values: list[float | None]) -> list[float]:
@@ -192,17 +139,13 @@ def _test(record: StudyRecord, identities: list[str]) -> list[float]:
 
 def _curve(trial: TrialRecord) -> tuple[list[int], list[float]]:
     finite = [epoch for epoch in trial.epochs if epoch.get("valid_r2") is not None]
-    return [epoch["epoch"] for epoch in finite], [_clip(epoch["valid_r2"]) for epoch in finite]
-
-
-def _clip(value: float | None) -> float:
-    return LOWEST_R2 if value is None else max(value, LOWEST_R2)
+    return [epoch["epoch"] for epoch in finite], [clip_r2(epoch["valid_r2"]) for epoch in finite]
 
 
 def _reference(axes: Axes, name: str, value: float | None) -> None:
     if value is not None:
-        axes.axhline(_clip(value), color=INK, lw=0.8, ls="--")
+        axes.axhline(clip_r2(value), color=INK, lw=0.8, ls="--")
         axes.annotate(
-            name, (1, _clip(value)), xycoords=("axes fraction", "data"), xytext=(0, 2),
+            name, (1, clip_r2(value)), xycoords=("axes fraction", "data"), xytext=(0, 2),
             textcoords="offset points", ha="right", fontsize=8,
         )  # fmt: skip

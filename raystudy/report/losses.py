@@ -15,6 +15,15 @@ LOST = {
     "driver lost": "with the driver",
 }
 """How an attempt is lost for each reason, in the words of a sentence."""
+STOPPED = {
+    "trials": "all its trials were started",
+    "minutes": "its time was used up",
+    "cost": "its money was used up",
+    "target": "the R2 it was after was reached",
+    "no improvement": "too many trials brought nothing better",
+    "exhausted": "there was nothing new to try",
+}
+"""Why a search ended for each reason, in words."""
 
 
 def losses(record: StudyRecord) -> JsonObject:
@@ -32,6 +41,11 @@ def losses(record: StudyRecord) -> JsonObject:
             for trial in everything
             for attempt in trial.attempts
             if attempt.state is TrialState.FAILED
+        ]
+        + [
+            (line["name"], 1, "on fewer training genes", line.get("detail") or "not recorded")
+            for line in record.every("training_size")
+            if line["valid_r2"] is None
         ],
         "infeasible": [
             (reason, count, f"{first[reason].id}: {first[reason].detail or reason}")
@@ -45,16 +59,17 @@ def cost(record: StudyRecord) -> dict[str, str]:
     """What the study took: driver sessions, time, how long resources were held, and money where prices are given."""
     done = record.last("search_finished") or {}
     prices = study_file(record).get("prices", {})
+    reason = done.get("reason")
     money = "no prices in the study file"
     if prices.get("cpu_hour") or prices.get("gpu_hour"):
         money = "not known yet" if done.get("cost") is None else f"{done['cost']:.2f} {done['currency']}"
     return {
-        "driver sessions": str(len(record.every("session_started"))),
-        "time at work": f"{record.seconds / 60:.1f} min",
-        "held by trials": f"{sum(one.seconds for one in record.trials) / 60:.1f} min",
-        "held by finalists": f"{sum(one.seconds for one in record.finalists) / 60:.1f} min",
+        "sessions": str(len(record.every("session_started"))),
+        "time at work, waiting included": f"{record.seconds / 60:.1f} min",
+        "machines held by trials": f"{sum(one.seconds for one in record.trials) / 60:.1f} min",
+        "machines held by finalists": f"{sum(one.seconds for one in record.finalists) / 60:.1f} min",
         "cost of the search": money,
-        "search stopped because of": done.get("reason") or "not stopped yet",
+        "search stopped because": STOPPED.get(reason, str(reason)) if reason else "it has not yet",
     }
 
 

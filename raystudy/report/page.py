@@ -1,4 +1,7 @@
-"""Self-contained pages that say what a study or a look at the dimension found: no request leaves them, they print."""
+"""Self-contained pages that say what a study or a look at the dimension found: no request leaves them, they print.
+
+The page of a study is written as HTML with figures, and as Markdown, with tables instead of them.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,47 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raystudy.report import figures
-from raystudy.report.compare import best_finalist, study_file
+from raystudy.report.compare import best_finalist, given_study_file
 from raystudy.report.dimension import dimension_view
+from raystudy.report.fronts import hypervolume_figure, pareto_figure
+from raystudy.report.intervals import METRICS, Intervals
 from raystudy.report.losses import cost, losses
-from raystudy.report.replicates import comparisons, detectable
+from raystudy.report.markdown import markdown_cell
+from raystudy.report.pareto import pareto
+from raystudy.report.published import published_markdown
+from raystudy.report.replicates import comparisons, detectable, num_folds
+from raystudy.report.reproduce import commands, session_lines
+from raystudy.report.residuals import largest_residuals, predicted_measured
 from raystudy.report.rows import result_columns, result_rows
 from raystudy.report.seeding import benchmark_verdict, seeding_outcome
-from raystudy.report.table import report_json, status_json
+from raystudy.report.sizes import size_figure
+from raystudy.report.table import markdown_table, report_json, status_json
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord
 
-CAPTIONS = (
-    (figures.comparison, "Finalists and baselines on the same genes."),
-    (figures.predicted_measured, "Predicted against measured level, best finalist."),
-    (figures.search_history, "Search history. Dashed: baselines. Values under -0.2 are drawn at -0.2."),
-    (figures.learning_curves, "Learning curves of the search and the finalists."),
-    (
-        figures.pareto_front,
-        "Complete trials; a larger circle has more parameters. None beats one of the front.",
-    ),
-    (figures.hypervolume_over_time, "Hypervolume: what the trials ended so far cover of the objectives' space."),
-)
+WORDS = {
+    "num genes": "genes",
+    "unknown: bases n": "bases that are not known (N)",
+    "unknown: windows with n": "DNA windows with such bases",
+    "unknown: residues x": "amino acids that are not known (X)",
+    "unknown: residues read as x": "amino acids read as X",
+    "unknown: cds of another length": "coding sequences that do not fit their protein",
+    "by": "genes held out by",
+    "train": "training genes",
+    "valid": "validation genes",
+    "test": "test genes",
+    "dropped: no label": "dropped: without a label",
+    "dropped: window overlap": "dropped: window overlaps a held-out one",
+    "dropped: family": "dropped: relative of a held-out gene",
+}
+"""How the page calls what the records say of data and split."""
 
 
 def write_page(record: StudyRecord) -> Path:
-    """Write ``report.html`` into the study's folder, however far the study got, and return its path."""
+    """Write ``report.html`` and ``report.md`` into the study's folder, however far it got; the path of the first."""
     path = record.folder / "report.html"
-    return _write("page.html.j2", _context(record, path), path)
+    found = _context(record, path)
+    _write("page.md.j2", found, path.with_suffix(".md"))
+    return _write("page.html.j2", found | {"figures": _figures(record, found["intervals"])}, path)
 
 
 def write_dimension_page(found: JsonObject, path: Path) -> Path:
@@ -46,54 +64,85 @@ def write_dimension_page(found: JsonObject, path: Path) -> Path:
 def _write(template: str, context: JsonObject, path: Path) -> Path:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=".html." in template,  # noqa: S701  (Markdown is text)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(context)
+    environment.filters["cell"] = markdown_cell
+    text = environment.get_template(template).render(context)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(html, encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
     return path
 
 
+def _figures(record: StudyRecord, intervals: Intervals) -> dict[str, Markup | None]:
+    """SVG by the name that the page knows it by; None where the study has nothing to draw."""
+    front = pareto(record)
+    drawn = {
+        "comparison": figures.comparison(record, intervals),
+        "search_history": figures.search_history(record),
+        "learning_curves": figures.learning_curves(record),
+        "epoch_seconds": pareto_figure(front, "epoch_seconds") if front else None,
+        "parameters": pareto_figure(front, "parameters") if front else None,
+        "hypervolume": hypervolume_figure(front) if front else None,
+        "predicted_measured": predicted_measured(record),
+        "training_sizes": size_figure(record),
+    }
+    return {name: Markup(svg) if svg else None for name, svg in drawn.items()}  # noqa: S704  (made by matplotlib)
+
+
 def _context(record: StudyRecord, path: Path) -> JsonObject:
     session = record.last("session_started") or {}
-    git = (session.get("provenance") or {}).get("git") or {}
-    drawn = [(draw(record), caption) for draw, caption in CAPTIONS]
+    split = dict(session.get("split") or {})
     found = record.last("dimension")
     best = best_finalist(record)
     report = report_json(record, path)
+    intervals, residuals = _intervals(report), largest_residuals(record)
     return {
         "name": record.name,
         "verdict": report["verdict"],
         "report": report,
         "status": status_json(record),
         "columns": result_columns(record),
-        "rows": result_rows(record),
-        "figures": [(Markup(svg), caption) for svg, caption in drawn if svg],  # noqa: S704  (made by matplotlib)
+        "rows": result_rows(record, intervals),
+        "table": markdown_table(record, intervals),
+        "published_markdown": published_markdown(report["published"]) if report["published"] else "",
+        "intervals": intervals,
+        "has_intervals": any(interval for one in intervals.values() for interval in one.values()),
+        "units": "folds" if num_folds(record) > 1 else "seeds",
+        "origins": {trial.origin for trial in record.trials},
         "baselines": record.baselines,
         "test_scores": record.test_scores,
         "dimension": dimension_view(found) if found else None,
         "seeded": (found or {}).get("seeded"),
         "seeding_outcome": seeding_outcome(record),
         "benchmark": benchmark_verdict(record),
-        "split": _flat(session.get("split")),
-        "data": _flat(session.get("data")),
+        "audit": split.pop("audit", None),
+        "split": _plain(_flat(split)),
+        "data": _plain(_flat(session.get("data"))),
         "best_config": _configuration(best.best_replicate) if best and best.best_replicate else {},
+        "residuals": residuals,
+        "residual_targets": len({one.target for one in residuals}),
         "losses": losses(record),
         "comparisons": comparisons(record),
         "detectable": detectable(record),
         "biased": [seed for one in report["finalists"] for seed in one["seeds"] if seed["reference"]],
         "importances": _importances(record),
         "provenance": _flat(session.get("provenance")),
+        "sessions": session_lines(record),
         "resources": cost(record),
-        "commit": git.get("commit"),
-        "dirty": git.get("dirty"),
+        "commands": commands(record),
         "spec": _spec_text(record),
     }
+
+
+def _intervals(report: JsonObject) -> Intervals:
+    """The intervals over genes back out of the report's JSON: they take too long to be worked out twice."""
+    named = {one["trial"]: one for one in report["finalists"]} | {one["name"]: one for one in report["baselines"]}
+    return {name: {metric: one[f"{metric}_interval"] for metric in METRICS} for name, one in named.items()}
 
 
 def _configuration(trial: TrialRecord) -> dict[str, str]:
@@ -131,6 +180,11 @@ def _flat(nested: JsonObject | None, prefix: str = "") -> dict[str, str]:
     return lines
 
 
+def _plain(lines: dict[str, str]) -> dict[str, str]:
+    """With the words of a reader instead of the code's."""
+    return {WORDS.get(label, label): value for label, value in lines.items()}
+
+
 def _spec_text(record: StudyRecord) -> str | None:
-    written = study_file(record)
+    written = given_study_file(record)
     return yaml.safe_dump(written, sort_keys=False) if written else None

@@ -14,14 +14,24 @@ from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, Tria
 
 Floats = npt.NDArray[np.float64]
 
+DEFAULT = [
+    {"metric": "valid_r2", "direction": "maximize"},
+    {"metric": "epoch_seconds", "direction": "minimize"},
+    {"metric": "parameters", "direction": "minimize"},
+]
+"""What a study is looked at by that declares fewer than two objectives."""
+
 
 @dataclass(frozen=True)
 class Front:
-    """What several objectives make of a study's complete trials, in the order in which these ended."""
+    """What several objectives make of a study's trials, in the order in which these ended."""
 
     objectives: list[dict[str, str]]
     """``metric`` and ``direction`` (maximize or minimize) of each."""
+    declared: bool
+    """The search was after these objectives; else they are `DEFAULT`, which the search did not look at."""
     trials: list[TrialRecord]
+    """The complete ones; for objectives not declared also those that were pruned, with what they had reached."""
     values: Floats
     """[num_trials, num_objectives]"""
     members: list[int]
@@ -33,7 +43,10 @@ class Front:
     and after more trials ended, are no numbers to compare.
     """
     hypervolume: list[float]
-    """What the trials ended so far cover, after each of them: a product of the objectives' units."""
+    """What the trials ended so far cover, after each of them: a product of the objectives' units.
+
+    Empty where the objectives are not the search's own: it says how a search went on, and there is none to judge.
+    """
 
     @property
     def ended(self) -> list[float]:
@@ -42,15 +55,21 @@ class Front:
 
 
 def pareto(record: StudyRecord) -> Front | None:
-    """The front of a study with several objectives; None for one with a single objective or no complete trial."""
+    """The front of a study's trials, by its own objectives or else by `DEFAULT`; None without a trial that has them.
+
+    A search after R2 alone may prune all but a few of its trials, and these would say little.
+    """
     objectives = study_file(record).get("objectives", [])
+    declared = len(objectives) > 1
+    objectives = objectives if declared else DEFAULT
     metrics = [objective["metric"] for objective in objectives]
+    counted = {TrialState.COMPLETE} if declared else {TrialState.COMPLETE, TrialState.PRUNED}
     ended = [
         trial
         for trial in record.trials
-        if trial.state is TrialState.COMPLETE and None not in (getattr(trial, metric) for metric in metrics)
+        if trial.state in counted and None not in (getattr(trial, metric) for metric in metrics)
     ]
-    if len(objectives) < 2 or not ended:
+    if not ended:
         return None
     ended.sort(key=lambda trial: (trial.attempts[-1].ended, trial.id))
     values = np.array([[getattr(trial, metric) for metric in metrics] for trial in ended], dtype=np.float64)
@@ -58,7 +77,8 @@ def pareto(record: StudyRecord) -> Front | None:
     costs = values * signs
     worst = costs.max(axis=0)
     members = sorted(np.flatnonzero(undominated(costs)).tolist(), key=lambda row: (*costs[row], row))
-    return Front(objectives, ended, values, members, worst * signs, volume_over_time(costs, worst))
+    volumes = volume_over_time(costs, worst) if declared else []
+    return Front(objectives, declared, ended, values, members, worst * signs, volumes)
 
 
 def pareto_json(record: StudyRecord) -> JsonObject | None:
@@ -71,9 +91,10 @@ def pareto_json(record: StudyRecord) -> JsonObject | None:
     def named(values: Floats) -> dict[str, float]:
         return dict(zip(metrics, values.tolist(), strict=True))
 
-    over_time = zip(front.trials, front.ended, front.hypervolume, strict=True)
+    over_time = zip(front.trials, front.ended, front.hypervolume, strict=False)  # none where none was declared
     return {
         "objectives": front.objectives,
+        "declared": front.declared,
         "front": [{"trial": front.trials[row].id, "values": named(front.values[row])} for row in front.members],
         "reference": named(front.reference),
         "hypervolume": [{"trial": trial.id, "time": time, "value": value} for trial, time, value in over_time],

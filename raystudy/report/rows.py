@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystudy.report.compare import Finalist, finalists
+from raystudy.report.intervals import Intervals
 from raystudy.report.replicates import Sample, measured, num_folds
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState
 
@@ -33,12 +34,15 @@ CONFIG_HEADINGS = {
     "token_dim": "token dim",
     "weight_decay": "weight decay",
     "warmup": "warmup",
+    "optimizer": "optimizer",
+    "schedule": "schedule",
+    "patience": "patience",
     "position_rows": "position rows",
     "preset": "preset",
 }
 """Keys of a configuration that get a column where trials differ in them; a narrow terminal is spared the last first."""
 WORDS = {"id", "origin", "state", "family", "perceiver_input", "tokens", "encoder", "half_life"}
-WORDS |= {"attention", "precision", "latent_summary", "preset"}
+WORDS |= {"attention", "precision", "latent_summary", "preset", "optimizer", "schedule"}
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,31 @@ class Row:
     def cell(self, column: Column) -> str:
         return str(self.cells.get(column.key, ""))
 
+    def lines(self, column: Column) -> tuple[str, str]:
+        """The cell, and the interval over genes that a page has room for beneath it."""
+        return self.cell(column), str(self.cells.get(f"{column.key}_interval", ""))
 
-def result_rows(record: StudyRecord) -> list[Row]:
-    """Finalists, then trials with the best validation R2 first, then baselines."""
+
+def result_rows(record: StudyRecord, intervals: Intervals | None = None) -> list[Row]:
+    """Finalists, then trials with the best validation R2 first, then baselines; with intervals, those over genes."""
+    known = intervals or {}
     return [
-        *(_finalist_row(record, one) for one in sorted(finalists(record), key=_rank)),
+        *(
+            _over_genes(_finalist_row(record, one), known.get(one.trial))
+            for one in sorted(finalists(record), key=_rank)
+        ),
         *(_trial_row(record, "trial", one) for one in sorted(record.trials, key=_rank)),
-        *(_baseline_row(record, line) for line in record.baselines),
+        *(_over_genes(_baseline_row(record, line), known.get(line["name"])) for line in record.baselines),
     ]
+
+
+def _over_genes(row: Row, intervals: dict[str, tuple[float, float] | None] | None) -> Row:
+    found = {
+        f"{metric}_interval": "[{:.3f}, {:.3f}]".format(*interval)
+        for metric, interval in (intervals or {}).items()
+        if interval is not None
+    }
+    return Row(row.kind, row.cells | found)
 
 
 def result_columns(record: StudyRecord) -> list[Column]:

@@ -47,6 +47,8 @@ def _described(trial: TrialRecord) -> str:
 
 
 def _source(trial: TrialRecord) -> str:
+    if trial.origin == "warm":
+        return "which came from an earlier study"
     return f"which was {trial.origin}" if trial.arm is None else f"the arm {trial.arm}"
 
 

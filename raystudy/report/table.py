@@ -11,9 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from raystudy.report.compare import Finalist, best_finalist, finalists
+from raystudy.report.intervals import Intervals, gene_intervals
+from raystudy.report.markdown import markdown_rows
 from raystudy.report.pareto import pareto_json
+from raystudy.report.published import published_table
 from raystudy.report.replicates import comparisons
 from raystudy.report.rows import CONFIG_HEADINGS, Column, Row, result_columns, result_rows
+from raystudy.report.sizes import training_sizes
 from raystudy.report.verdict import verdict
 from raystudy.tracking.records import JsonObject, StudyRecord, TrialRecord, TrialState, jsonable
 
@@ -31,24 +35,28 @@ REFERENCE = {
 def report_json(record: StudyRecord, page: Path | None) -> JsonObject:
     """The contract's ``report`` document; a part that does not exist yet is null or empty."""
     session = record.last("session_started") or {}
+    intervals = gene_intervals(record)
     document = {
         "name": record.name,
         "verdict": verdict(record),
         "data": session.get("data") or {"hash": None, "num_genes": None},
         "split": session.get("split") or {"hash": None, "train": None, "valid": None, "test": None, "dropped": None},
         "trials": [_trial_json(trial) for trial in record.trials],
-        "finalists": [_finalist_json(finalist) for finalist in finalists(record)],
+        "finalists": [_finalist_json(finalist, intervals) for finalist in finalists(record)],
         "best": _best_json(record),
         "baselines": [
             {
                 "name": line["name"],
                 "valid_r2": line["valid_r2"],
                 "test_r2": record.test_scores.get(line["name"], {}).get("test_r2"),
+                **_named_intervals(intervals[line["name"]]),
             }
             for line in record.baselines
         ],
         "comparisons": [one.summary() for one in comparisons(record)],
         "pareto": pareto_json(record),
+        "training_sizes": training_sizes(record),
+        "published": published_table(record),
         "importances": _content(record.last("importances")),
         "duplicates": list({line["number"]: _content(line) for line in record.every("duplicate")}.values()),
         "search": _search_json(record),
@@ -94,13 +102,12 @@ def result_table(record: StudyRecord, width: int) -> Table:
     return table
 
 
-def markdown_table(record: StudyRecord) -> str:
-    """The same table in Markdown."""
+def markdown_table(record: StudyRecord, intervals: Intervals | None = None) -> str:
+    """The same table in Markdown; with the intervals over genes, these behind each R2."""
     columns = result_columns(record)
     rule = ["---" if column.is_word else "--:" for column in columns]
-    cells = [[row.cell(column).replace("|", r"\|") for column in columns] for row in result_rows(record)]
-    lines = [[column.heading for column in columns], rule, *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[" ".join(filter(None, row.lines(column))) for column in columns] for row in result_rows(record, intervals)]
+    return markdown_rows([column.heading for column in columns], rule, rows)
 
 
 def _that_fit(columns: list[Column], rows: list[Row], width: int, has_arms: bool) -> list[Column]:
@@ -155,7 +162,12 @@ def _trial_json(trial: TrialRecord) -> JsonObject:
     }
 
 
-def _finalist_json(finalist: Finalist) -> JsonObject:
+def _named_intervals(intervals: dict[str, tuple[float, float] | None]) -> JsonObject:
+    """95 % intervals over the choice of genes."""
+    return {f"{metric}_interval": interval for metric, interval in intervals.items()}
+
+
+def _finalist_json(finalist: Finalist, intervals: Intervals) -> JsonObject:
     excess = {measure: finalist.test(f"selection_bias_{measure}") for measure in ("r2", "pearson_r2")}
     return {
         "trial": finalist.trial,
@@ -163,6 +175,7 @@ def _finalist_json(finalist: Finalist) -> JsonObject:
         "test_r2": finalist.test("test_r2"),
         "test_pearson_r2": finalist.test("test_pearson_r2"),
         "test_spearman": finalist.test("test_spearman"),
+        **_named_intervals(intervals[finalist.trial]),
         "selection_bias": None if None in excess.values() else excess,
         "seeds": [_replicate_json(one, finalist.scores.get(one.id, {})) for one in finalist.replicates],
     }

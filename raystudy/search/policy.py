@@ -25,6 +25,7 @@ from raystudy.search.retries import may_go_on, parts_of_batch
 from raystudy.search.sampler import optuna_name, optuna_value, suggest
 from raystudy.search.stopping import Budget
 from raystudy.search.storage import DurableStudy, open_storage
+from raystudy.study.patience import is_over
 from raystudy.study.space import canonical_hash, conditions_first, derive_seed
 from raystudy.study.spec import StudySpec
 from raystudy.tracking.records import Records, TrialRecord, TrialState
@@ -148,7 +149,8 @@ class SearchPolicy:
         if trial.arm is None:  # the last epoch again too: the driver may have died between the record and this line
             self._optuna.set_epoch(_number(trial_id), epoch, metrics[self.spec.prune_on])
             self._optuna.write(_number(trial_id))
-        if epoch >= trial.config["epochs"]:
+        values = [line["valid_r2"] for line in self._trials[trial_id].epochs]
+        if is_over(values, trial.config["epochs"], trial.config.get("patience")):
             return False  # it ends by itself
         if exceeded := self._budget.exceeded:
             self.end(trial_id, TrialState.PRUNED, exceeded[1])
@@ -268,7 +270,7 @@ class SearchPolicy:
             seed=derive_seed(self.spec.hash, config_hash, repeats),
             origin=asked.user_attrs.get("origin", "sampled"),
             arm=arm,
-            global_batch=config["batch_size"] * self.spec.resources.most_workers,
+            global_batch=config["batch_size"] * self.spec.resources_of(arm).most_workers,
         )
         self._optuna.write(asked.number)
         return trial, refusal

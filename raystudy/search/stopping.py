@@ -24,14 +24,15 @@ class Budget:
         self._trained: set[str] = set()
         self._arms: set[str] = set()
         self._seconds: dict[str, float] = {}
-        self._total_seconds = 0.0
+        self._cost = 0.0
         self._ended: dict[str, float | None] = {}
 
     def count(self, trial: TrialRecord) -> None:
         """Take in how a trial stands now."""
         if trial.state is not TrialState.INFEASIBLE:
             self._trained.add(trial.id)
-            self._total_seconds += trial.seconds - self._seconds.get(trial.id, 0.0)
+            hourly = self._spec.prices.hourly(self._spec.resources_of(trial.arm))
+            self._cost += (trial.seconds - self._seconds.get(trial.id, 0.0)) / 3600 * hourly
             self._seconds[trial.id] = trial.seconds
         else:
             self._trained.discard(trial.id)
@@ -47,7 +48,7 @@ class Budget:
     @property
     def cost(self) -> float:
         """What the trials so far have cost, in the currency of the study's prices."""
-        return self._total_seconds / 3600 * self._spec.prices.hourly(self._spec.resources)
+        return self._cost
 
     @property
     def exceeded(self) -> tuple[str, Reason] | None:
@@ -76,11 +77,13 @@ class Budget:
 
     @property
     def _out_of_time(self) -> bool:
-        """Is what is left of the study needed for retraining the finalists?"""
+        """Is what is left of the study needed for training finalists again, and the best one on fewer genes?"""
         if not self._slowest_seconds:
             return False  # a study without one trained epoch has nothing to say
         replicates = self._spec.replicates.folds * self._spec.replicates.seeds
         retraining = self._spec.finalists * replicates * (FINALIST_START_SECONDS + self._slowest_seconds)
+        for share in self._spec.training_sizes:
+            retraining += FINALIST_START_SECONDS + share * self._slowest_seconds
         return self._clock() >= self._ends - retraining
 
     def _fruitless(self) -> int:

@@ -257,16 +257,23 @@ class ModelSpec(Section):
 
 
 class TrainingSpec(Section):
-    """How one configuration is trained: MSE on the standardised labels, AdamW, one warm-up and cosine decay."""
+    """How one configuration is trained, with the mean squared error of the standardised labels."""
 
     epochs: int = Field(8, ge=1)
-    """Passes over the training genes."""
+    """Passes over the training genes, at most."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a better validation R2 after which a training ends; null goes through them all."""
     batch_size: int = Field(64, ge=2)
     """Genes a worker sees in one step."""
     learning_rate: float = Field(1e-3, gt=0, lt=1)
     """At its peak."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """``adam`` adds the weight decay to the gradient, as Stefanini et al. did; ``sgd`` has Xpresso's momentum, 0.9."""
+    schedule: Literal["cosine", "constant", "transformer"] = "cosine"
+    """Of the learning rate: a rise and half a cosine down, a rise and no fall, or that of Vaswani et al. 2017 with a
+    rise of 8,000 steps, whose rate `learning_rate` has no part in."""
     weight_decay: float = Field(0.02, ge=0)
-    """AdamW's."""
+    """The optimizer's."""
     warmup: float = Field(0.15, ge=0, lt=1)
     """Share of all steps in which the learning rate rises to its peak."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

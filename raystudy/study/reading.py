@@ -39,7 +39,11 @@ def load_spec(path: Path) -> StudySpec:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise SpecError(f"{path}: a study file is a mapping of keys (name, data, search, ...), got {document!r:.60}")
-    return parse_spec(document, where=str(path))
+    spec = parse_spec(document, where=str(path))
+    from raystudy.study.reduced import reduced  # which parses too
+
+    reduced(spec)  # a mistake in it shall show on every machine
+    return spec
 
 
 def parse_spec(document: dict[str, Any], where: str = "study") -> StudySpec:

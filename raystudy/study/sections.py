@@ -219,6 +219,10 @@ class ArmSpec(Section):
     __pydantic_extra__: dict[str, Setting]
 
     name: str
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Instead of `resources.workers`."""
+    against: str | None = None
+    """The arm that it differs from in one thing, for a published table."""
     printed: dict[str, Value] = Field(default_factory=dict)
     """What a publication prints for it, to stand beside ours."""
     note: str | None = None

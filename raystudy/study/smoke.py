@@ -16,7 +16,7 @@ SMOKE_SIZES = {*SMOKE_READS, "num_latents", "pool_size", "position_rows", "epoch
 
 def smoke(spec: StudySpec) -> StudySpec:
     """Any study shrunk to a minute on two CPU cores: two trials of two epochs on short windows of synthetic genes."""
-    given = spec.model_dump(mode="json", exclude_unset=True)
+    given = spec.model_dump(mode="json", exclude_unset=True, exclude={"reduced", "published", "training_sizes"})
     arms = [{"name": arm.name, **_shrunk(arm.overrides, spec.configure(arm.overrides)[0])} for arm in spec.arms]
     search = {key: kind for key, kind in given.get("search", {}).items() if key not in SMOKE_SIZES}
     for kind in search.values():

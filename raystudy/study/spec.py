@@ -19,6 +19,7 @@ from pydantic import (
 from raystudy.errors import SpecError
 from raystudy.study.constraints import Constraint, is_number, keys_of
 from raystudy.study.model import PRESETS, Input, ModelSpec, Section, Target, TrainingSpec, configure, nearest
+from raystudy.study.published import PublishedSpec
 from raystudy.study.sections import (
     NAME,
     ArmSpec,
@@ -46,6 +47,8 @@ from raystudy.study.space import (
     conditions_of,
 )
 
+RATES = {"learning_rate", "warmup"}
+PRINTED = {"parameters", "epoch_seconds", "pearson_r2", "gpus"}
 DECIDES_INPUTS = ("preset", "family", "perceiver_input", "encoder", "tokens", "half_life", "max_protein")
 NOT_STUDIES = {"benchmarks", "cache", "data", "dimension", "mlartifacts"}
 
@@ -61,6 +64,10 @@ class StudySpec(Section):
     model: ModelSpec = Field(default_factory=dict, validate_default=True)
     search: dict[str, Parameter] = Field(default_factory=dict)
     arms: tuple[ArmSpec, ...] = ()
+    published: PublishedSpec | None = None
+    """The table of a publication that the arms repeat."""
+    reduced: dict[str, Any] = Field(default_factory=dict)
+    """What a machine without a GPU does instead: sections of this file with other values, `arms` by their name."""
     constraints: tuple[Constraint, ...] = ()
     """Rules between values, such as ``num_latents * latent_dim <= 8192``; what breaks one is not trained."""
     sampler: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
@@ -79,6 +86,8 @@ class StudySpec(Section):
     replicates: ReplicatesSpec = ReplicatesSpec()
     protocol: Literal["sealed", "reference"] = "sealed"
     """``reference`` also computes the number of the best test epoch, as published, to show its selection bias."""
+    training_sizes: tuple[float, ...] = ()
+    """Shares of the training genes on which the best finalist and the baselines are trained again."""
     baselines: tuple[Counted | FeatureTable, ...] = ("ridge", "gbm")
     tracking: TrackingSpec = TrackingSpec()
 
@@ -105,6 +114,9 @@ class StudySpec(Section):
             raise ValueError("nothing to try: give `search`, `arms` or both")
         if len(set(self.targets)) < len(self.targets) or not self.targets:
             raise ValueError(f"`target` is one level or several different ones, but got {list(self.targets)}")
+        shares = self.training_sizes
+        if len(set(shares)) < len(shares) or not all(0 < share < 1 for share in shares):
+            raise ValueError(f"`training_sizes` are different shares between 0 and 1, but got {list(shares)}")
         names = self.baseline_names
         if len(set(names)) < len(names) or not all(NAME.fullmatch(name) for name in names):
             raise ValueError(f"each baseline needs a `name` of its own that can name a file, but got {list(names)}")
@@ -112,6 +124,7 @@ class StudySpec(Section):
         self._check_engine()
         self._check_search()
         self._check_arms()
+        self._check_published()
         self._check_use()
         return self
 
@@ -160,6 +173,9 @@ class StudySpec(Section):
                 raise ValueError(
                     f"`constraints`: {constraint!r} needs a number for `{wordy[0]}`, but that is {values[wordy[0]]!r}"
                 )
+        given = {*self.training.model_fields_set, *self.search}
+        if self._has_own_rate({}) and "schedule" not in self.search and (rates := RATES & given):
+            raise ValueError(_no_rate("training", rates))
         if self.budget.cost is not None and self.prices.hourly(self.resources) == 0:
             raise ValueError("`budget.cost` needs `prices` (cpu_hour, gpu_hour) of what the trials use; give them")
         if self.warm_start is not None and self.warm_start.study == self.name:
@@ -189,8 +205,36 @@ class StudySpec(Section):
         for arm in self.arms:
             model = self._configure(arm.overrides, where=f"arms.{arm.name}")
             own = self.model.model_fields_set  # an arm may have to take one of these back
+            if self._has_own_rate(arm.overrides) and (rates := RATES.intersection(arm.overrides)):
+                raise ValueError(_no_rate(f"arms.{arm.name}", rates))
             if useless := model.unread.intersection(arm.overrides) - own:
                 raise ValueError(_do_nothing(f"arms.{arm.name}", useless, model))
+
+    def _check_published(self) -> None:
+        if self.published and self.protocol != "reference":
+            raise ValueError("`published` is about numbers of the best test epoch; set `protocol: reference`")
+        if self.published and self.replicates.folds > 1:
+            raise ValueError("`published` compares rows over seeds of one split; leave out `replicates.folds`")
+        names = {arm.name for arm in self.arms}
+        named = {f"arms.{arm.name}.against": arm.against for arm in self.arms if arm.against is not None}
+        against = {arm.name: arm.against for arm in self.arms}
+        for claim in self.published.claims if self.published else ():
+            named[f"published.claims: {claim.says!r}"] = claim.arm
+            if against.get(claim.arm) is None and set(claim.expect.values()) != {"highest"}:
+                raise ValueError(f"the claim {claim.says!r} needs an arm with `against`, but got {claim.arm!r}")
+        for one in self.arms if self.published else ():
+            if unknown := one.printed.keys() - PRINTED:
+                hint = nearest(min(unknown), sorted(PRINTED))
+                raise ValueError(f"`arms.{one.name}.printed`: unknown key `{min(unknown)}`{hint}")
+        for where, arm in named.items():
+            if where == f"arms.{arm}.against":
+                raise ValueError(f"`{where}`: an arm is not compared with itself; name another one")
+            if arm not in names:
+                raise ValueError(f"`{where}`: there is no arm {arm!r}{nearest(str(arm), sorted(names))}")
+
+    def _has_own_rate(self, overrides: Mapping[str, Setting]) -> bool:
+        """Does the schedule make the learning rate by itself?"""
+        return overrides.get("schedule", self.training.schedule) == "transformer"
 
     def _configure(self, overrides: Mapping[str, Setting], where: str) -> ModelSpec:
         """This configuration's network; ValueError where it breaks a rule or would read more than is offered."""
@@ -269,6 +313,24 @@ class StudySpec(Section):
             for name in ([one] if isinstance(one, str) else [one.arm(model) for model in one.models])
         )
 
+    def resources_of(self, arm: str | None) -> ResourcesSpec:
+        """What a trial of that arm gets; None for one that is sampled."""
+        workers = next((one.workers for one in self.arms if one.name == arm), None)
+        return self.resources if workers is None else self.resources.model_copy(update={"workers": workers})
+
+    def most_finalist_workers(self, arm: str | None) -> int | None:
+        """As many as the trial had where rows of a published table are timed; else as many as there is room for."""
+        return self.resources_of(arm).most_workers if self.published else None
+
+    @property
+    def largest_resources(self) -> ResourcesSpec:
+        """What any of its trials can be given, for a cluster to be measured by."""
+        each = [self.resources_of(arm.name) for arm in self.arms] or [self.resources]
+        each += [self.resources] if self.search else []
+        fewest, most = (max(getattr(one, what) for one in each) for what in ("fewest_workers", "most_workers"))
+        workers = fewest if fewest == most else (fewest, most)
+        return self.resources.model_copy(update={"workers": workers})
+
     @property
     def seeded_width(self) -> PowerOfTwo | None:
         """The latent width's range where the intrinsic dimension seeds it."""
@@ -278,9 +340,9 @@ class StudySpec(Section):
     @property
     def identity(self) -> dict[str, Any]:
         """What makes it this study; budget, machines, prices and tracking may change when it is taken up again."""
-        words = {"arms": {"__all__": {"printed", "note"}}}
-        changeable = dict.fromkeys(("budget", "resources", "cluster", "prices", "tracking"), True)
-        found = self.model_dump(mode="json", exclude={**changeable, **words})
+        changeable = ("budget", "resources", "cluster", "prices", "tracking", "published", "reduced")
+        words: dict[str, Any] = {"arms": {"__all__": {"printed", "note", "against"}}}
+        found = self.model_dump(mode="json", exclude={**dict.fromkeys(changeable, True), **words})
         # Which share a batch: another number of them would be another batch. (No key where it is one, as it was first.)
         return found | ({"workers": self.resources.most_workers} if self.resources.most_workers > 1 else {})
 
@@ -297,6 +359,10 @@ def _do_nothing(where: str, keys: Collection[str], model: ModelSpec) -> str:
     named = ", ".join(f"`{key}`" for key in sorted(keys))
     who = f"`encoder: {model.encoder}`" if keys == {"embedding_dim"} else f"family `{model.family}`"
     return f"`{where}`: {named} would do nothing, {who} does not read it; remove it"
+
+
+def _no_rate(where: str, keys: Collection[str]) -> str:
+    return f"`{where}`: `{min(keys)}` would do nothing, `schedule: transformer` has a rate of its own; remove it"
 
 
 def first_rule(error: ValidationError) -> str:

@@ -34,9 +34,12 @@ def check_spec(spec: StudySpec, path: Path) -> None:
 
 
 def keep_spec(spec: StudySpec, path: Path) -> None:
-    """Write the study file's content; where tracking goes is left out, it may change and names hosts."""
-    whole = spec.model_dump(mode="json", exclude={"tracking"})
-    document = {"hash": spec.hash, "identity": spec.identity, "spec": whole}
+    """Write the study file's content; where tracking goes is left out, it may change and names hosts.
+
+    ``spec`` has every key, for who reads results; ``given`` those of the study file, which make a study file again.
+    """
+    whole, given = (spec.model_dump(mode="json", exclude={"tracking"}, exclude_unset=unset) for unset in (False, True))
+    document = {"hash": spec.hash, "identity": spec.identity, "spec": whole, "given": given}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(document, indent=1))
     partial.replace(path)

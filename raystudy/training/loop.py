@@ -30,15 +30,16 @@ from raystudy.models.backends import choose_backends
 from raystudy.models.build import build
 from raystudy.models.network import ExpressionNetwork
 from raystudy.study.model import ModelSpec, TrainingSpec
+from raystudy.study.patience import is_over
 from raystudy.study.space import derive_seed
 from raystudy.training import checkpoint
 from raystudy.training.batchnorm import synchronise_norms
 from raystudy.training.metrics import scores
+from raystudy.training.optimisation import learning_rate, make_optimizer
 from raystudy.training.session import Metrics, Session
 
 EVALUATION_BATCH = 64
 NORM_GENES = 512
-ADAM_BETAS = (0.9, 0.98)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in which the system counts a process's memory."""
@@ -93,9 +94,7 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
     """
     torch.manual_seed(job.seed)
     network = build(job.model, len(data.targets)).to(session.device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), job.training.learning_rate, ADAM_BETAS, weight_decay=job.training.weight_decay
-    )
+    optimizer = make_optimizer(network, job.training)
     history = _resume(network, optimizer, session)
     for metrics in history:
         session.report(metrics)
@@ -108,7 +107,8 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
     bf16 = precision == "bf16"
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
-    for epoch in range(len(history) + 1, job.training.epochs + 1):
+    while not is_over([past["valid_r2"] for past in history], job.training.epochs, job.training.patience):
+        epoch = len(history) + 1
         torch.manual_seed(derive_seed(job.seed, epoch, session.rank))
         started = time.perf_counter()
         train_loss = _train_epoch(parallel, optimizer, job, data, session, epoch, bf16)
@@ -165,7 +165,7 @@ def _train_epoch(
         rows = data.inputs.by_length(rows)
         num_together = max(1, data.num_labels(together))
         for group in optimizer.param_groups:
-            group["lr"] = job.training.learning_rate * schedule(step, steps * job.training.epochs, job.training.warmup)
+            group["lr"] = learning_rate(step, steps * job.training.epochs, job.model, job.training)
         optimizer.zero_grad(set_to_none=True)
         num_parts = job.parts(len(together), world_size)
         total += _accumulate_gradients(network, num_parts, data, session, rows, num_together, bf16)
@@ -220,14 +220,6 @@ def predict(network: ExpressionNetwork, inputs: GeneInputs, rows: Rows, session:
     if session.world_size > 1:
         dist.all_reduce(predicted)  # each gene is one rank's; the others hold 0 there
     return predicted.cpu().numpy()
-
-
-def schedule(step: int, num_steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at ``step`` of ``num_steps``: a linear rise, then half a cosine down to 0."""
-    rise = max(1.0, warmup * num_steps)
-    if step < rise:
-        return min(1.0, (step + 1) / rise)
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, num_steps - rise)))
 
 
 def resolve_precision(asked: str, device: torch.device) -> str:

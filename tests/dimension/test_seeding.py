@@ -105,7 +105,7 @@ def test_sixteen_is_always_tried_where_the_space_has_it(value: float | None, low
 
 def test_the_note_says_what_moved_which_width() -> None:
     note = seed_widths(found(40.0), 8, 128, 32).provenance["note"]
-    assert note.startswith("powers of two around the consensus 40.0, and the report's 16; clamped by ")
+    assert note.startswith("powers of two around the consensus 40.0, and the published 16; clamped by ")
     assert note.endswith("by `budget.parameters`, to which every configuration keeps up to a width of 32: 64 to 32")
     unlimited = seed_widths(found(200.0), 8, 128, 1024).provenance["note"]
     assert "budget.parameters" not in unlimited
@@ -124,7 +124,7 @@ def test_the_provenance_says_where_the_widths_come_from() -> None:
 def test_with_everything_refused_the_provenance_says_each_reason_once() -> None:
     provenance = seed_widths(found(None), 8, 128).provenance
     assert provenance["note"] == (
-        "every estimator refused (too few points; a lattice), so only the report's 16 is tried first"
+        "every estimator refused (too few points; a lattice), so only the published 16 is tried first"
     )
     assert (provenance["consensus"], provenance["interval"], provenance["estimates"]) == (None, None, {})
 

@@ -214,7 +214,7 @@ def test_a_finalist_whose_train_controller_died_is_lost_and_without_any_node_the
 
     monkeypatch.setattr(trainer, "TorchTrainer", make_trainer)
     monkeypatch.setattr(trainer.ray, "nodes", lambda: nodes)
-    task = Task("t0000-r0", {}, 1, str(tmp_path), "", "", ("protein",), 1, 64, 1, True, False, None)
+    task = Task("t0000-r0", {}, 1, str(tmp_path), "", "", ("protein",), 1, 1, 64, 1, True, False, None)
 
     with pytest.raises(error, match=said):
         trainer.train_finalist(task, 1, ResourcesSpec(), tmp_path)

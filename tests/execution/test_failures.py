@@ -271,6 +271,7 @@ def task(folder: Path, limit_seconds: float | None = 60.0) -> dict[str, Any]:
         split_path="",
         targets=("protein",),
         cpus=1,
+        workers=1,
         global_batch=64,
         micro_batches=2,
         predicts=False,
@@ -374,10 +375,13 @@ def test_each_epoch_is_reported_outside_the_limit(
 def test_a_task_says_on_which_fold_and_under_which_protocol_it_is_trained(
     origin: str, folds: int, fold: int, protocol: str, split: str, reference: bool, tmp_path: Path
 ) -> None:
-    trial = SimpleNamespace(id="t0", config={}, seed=1, origin=origin, fold=fold, global_batch=64, micro_batches=2)
+    trial = SimpleNamespace(
+        id="t0", config={}, seed=1, origin=origin, fold=fold, global_batch=64, micro_batches=2, arm=None
+    )
     spec = SimpleNamespace(
         targets=("protein",),
         resources=SimpleNamespace(cpus_per_worker=1),
+        resources_of=lambda arm: SimpleNamespace(workers=1),
         replicates=SimpleNamespace(folds=folds),
         protocol=protocol,
         budget=SimpleNamespace(trial_minutes=1.5 if reference else None),

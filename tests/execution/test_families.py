@@ -77,7 +77,7 @@ def test_arms_of_every_kind_run_in_one_study_and_one_that_cannot_work_here_ends_
     genes, folder = Genes.open(data_folder), studies / "families"
     kept = read_predictions(folder, finalist.id, genes.gene_ids, TARGETS)
     known = np.isfinite(kept).all(axis=1)
-    predicted = raystudy.load(folder / "finalists" / finalist.id).predict(genes)
+    predicted = raystudy.load(folder / "finalists" / finalist.id).predict(genes).to_numpy()
     assert known.any()
     np.testing.assert_allclose(predicted[known], kept[known], atol=1e-4 * kept[known].std(), rtol=0)
     report = json.loads(json.dumps(report_json(record, folder / "report.html"), allow_nan=False, default=str))

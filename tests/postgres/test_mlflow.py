@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,27 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from raystudy.tracking.mlflow import MlflowMirror, ui_command
+from raystudy.tracking.mlflow import MlflowMirror
 from raystudy.tracking.records import Records
 from tests.postgres.server import Server
-from tests.tracking.test_mlflow import _answer, everything
+from tests.tracking.store import everything, mlflow_server
 
 
 @pytest.fixture
 def tracking_server(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an MLflow server that keeps its runs in PostgreSQL."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ui_command(tmp_path / "studies", port, database)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        _answer(f"http://127.0.0.1:{port}/health", seconds=180)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+    with mlflow_server(tmp_path / "studies", database) as address:
+        yield address
 
 
 @pytest.mark.slow
@@ -58,7 +45,7 @@ def test_two_studies_log_at_the_same_time_through_a_server_and_without_one(
     for name in studies:
         runs = everything(tmp_path, name, tracking_server)
         assert set(runs) == {"study", "t0000", "t0001", "t0002"}
-        assert [step for step, _, _ in runs["t0001"]["metrics"]["valid_r2"]] == [1, 2, 3]
+        assert [step for step, _, _ in runs["t0001"]["metrics"]["vs_epoch/valid_r2"]] == [1, 2, 3]
     assert caplog.messages == []
 
 

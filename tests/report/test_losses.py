@@ -86,4 +86,4 @@ def test_the_cost_of_a_search_under_way_is_not_known(records):
     (records.folder / "spec.json").write_text('{"spec": {"prices": {"gpu_hour": 2.0}}}')
     found = cost(records.read())
     assert found["cost of the search"] == "not known yet"
-    assert found["search stopped because of"] == "not stopped yet"
+    assert found["search stopped because"] == "it has not yet"

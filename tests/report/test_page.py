@@ -2,29 +2,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import time
-from html import escape
 from html.parser import HTMLParser
 
 import pytest
 
 from raystudy.report import figures
+from raystudy.report.fronts import hypervolume_figure, pareto_figure
 from raystudy.report.page import write_dimension_page, write_page
+from raystudy.report.pareto import pareto
+from raystudy.report.residuals import predicted_measured
 from raystudy.tracking.records import Records, TrialRecord, TrialState
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.report.cases import rich_study
 
 
 class Elements(HTMLParser):
@@ -53,21 +42,23 @@ def test_nothing_on_the_page_asks_for_anything_outside_it(fake_study):
 
 def test_a_finished_study_has_every_part(fake_study):
     html = page_of(fake_study())
-    assert html.count("<svg") == 7
+    assert html.count("<svg") == 9
     for part in (
         "favours the network",
         "Results",
-        "Search history",
+        "The search",
         "Learning curves",
         "Predicted against measured",
         "Baselines",
         "Intrinsic dimension",
         "needs more windows than dimensions",
+        "Largest residuals by gene",
+        "Pareto front",
         "Data and split",
         "max identity",
         "What failed",
         "git checkout abc",
-        "raystudy tune fake.yaml",
+        "raystudy tune fake.yaml --data data/synthetic",
         "target: protein",
     ):
         assert part in html
@@ -177,11 +168,11 @@ def test_a_winner_without_a_record_of_attention_and_without_a_preset_says_nothin
 
 def test_a_study_of_two_targets_gets_both_in_one_figure(fake_study):
     study = fake_study(targets=("mrna", "protein")).read()
-    svg = figures.predicted_measured(study)
+    svg = predicted_measured(study)
     assert ">mrna<" in svg
     assert ">protein<" in svg
     assert "20 test genes" in svg, "a gene counts once"
-    alone = figures.predicted_measured(fake_study(name="one").read())
+    alone = predicted_measured(fake_study(name="one").read())
     assert ">protein<" not in alone, "one target needs no legend"
     points = svg.count("<use ")
     assert points - alone.count("<use ") >= 20
@@ -192,7 +183,7 @@ def test_predictions_with_sealed_test_genes_are_drawn_on_validation(fake_study):
     records = fake_study()
     study = records.read()
     study.events = [line for line in study.events if line["event"] != "test_opened"]
-    assert "20 valid genes" in figures.predicted_measured(study)
+    assert "20 validation genes" in predicted_measured(study)
 
 
 def test_a_dimension_that_every_estimator_refused_gets_its_reasons_and_no_figure(fake_study):
@@ -264,27 +255,9 @@ def test_the_page_of_a_dimension_stands_alone_and_shows_its_evidence(fake_study,
     assert [path] == list(path.parent.iterdir())
 
 
-def rich_study(fake_study) -> Records:
-    """A study that has something for every section."""
-    records = fake_study(
-        name="rich", num_finalists=2, folds=3, seeds=2, reference=True,
-        objectives=("valid_r2", "epoch_seconds", "parameters"),
-    )  # fmt: skip
-    shares = {"fanova": {"latent_dim": 0.7, "encoder": 0.3}, "ped_anova": {"encoder": 0.2}}
-    records.append("importances", **shares, num_trials=5, basis="complete trials", refused=None)
-    records.append("duplicate", number=7, of="t0001")
-    again = records.read().trials[2]
-    records.trial_ended("t0002", TrialState.INTERRUPTED, "preempted")
-    records.trial_started(again)
-    records.trial_ended("t0002", TrialState.PRUNED, "median")
-    records.trial_started(TrialRecord("t0005", {}, "h5", 10, 1, "sampled"))
-    records.trial_ended("t0005", TrialState.INFEASIBLE, "memory", "needs <much>")
-    return records
-
-
 def test_a_study_with_everything_has_every_section(fake_study):
     html = page_of(rich_study(fake_study))
-    assert html.count("<svg") == 9
+    assert html.count("<svg") == 11
     for part in (
         "<h2>Comparisons</h2>",
         "With 3 folds, a true difference of about",
@@ -293,7 +266,9 @@ def test_a_study_with_everything_has_every_section(fake_study):
         "<td>+0.012</td>",
         "<h2>Pareto front</h2>",
         "Hypervolume over time",
-        "<h2>Importances</h2>",
+        "<h2>Training-set size</h2>",
+        "which came from an earlier study",
+        "<h3>Importances</h3>",
         '<td class="word">latent_dim</td><td>0.700</td><td>\N{EN DASH}</td>',
         "From 5 trials: complete trials.",
         "1 attempt was lost to preemption and taken up again.",
@@ -307,7 +282,14 @@ def test_a_study_with_everything_has_every_section(fake_study):
 
 def test_sections_that_a_study_has_nothing_for_are_left_out(fake_study):
     html = page_of(fake_study(num_trials=1, opened=False))
-    for part in ("Comparisons", "Selection bias", "Pareto front", "Importances", "Infeasible"):
+    for part in (
+        "Comparisons",
+        "Selection bias",
+        "Training-set size",
+        "Importances",
+        "Infeasible",
+        "The best finalist",
+    ):
         assert f">{part}<" not in html
 
 
@@ -327,18 +309,42 @@ def test_seeds_of_one_fold_say_what_their_interval_leaves_out(fake_study):
 def test_replicates_share_a_line_of_the_figures(fake_study):
     study = fake_study(folds=2, seeds=3).read()
     assert "t0001 (6 replicates)" in figures.learning_curves(study)
-    assert "t0001 (6)" in figures.comparison(study)
-    assert "t0001-r1" not in figures.comparison(study) + figures.learning_curves(study)
+    assert "t0001 (6)" in figures.comparison(study, {})
+    assert "t0001-r1" not in figures.comparison(study, {}) + figures.learning_curves(study)
 
 
 def test_the_front_is_drawn_with_and_without_trials_behind_it(fake_study):
-    study = fake_study(num_trials=8, objectives=("valid_r2", "parameters"), opened=False).read()
-    assert ">Pareto front<" in figures.pareto_front(study)
-    assert ">hypervolume<" in figures.hypervolume_over_time(study)
-    alone = fake_study(name="alone", objectives=("valid_r2", "parameters"), num_trials=1, opened=False).read()
-    assert ">other trials<" not in figures.pareto_front(alone)
-    single = fake_study(name="single").read()
-    assert (figures.pareto_front(single), figures.hypervolume_over_time(single)) == (None, None)
+    front = pareto(fake_study(num_trials=8, objectives=("valid_r2", "parameters"), opened=False).read())
+    for cost in ("epoch_seconds", "parameters"):
+        assert ">Pareto front<" in pareto_figure(front, cost)
+    assert ">hypervolume<" in hypervolume_figure(front)
+    alone = pareto(fake_study(name="alone", objectives=("valid_r2", "parameters"), num_trials=1, opened=False).read())
+    assert ">other trials<" not in pareto_figure(alone, "parameters")
+
+
+def test_a_search_after_one_objective_has_a_front_and_no_hypervolume(fake_study):
+    front = pareto(fake_study().read())
+    assert ">Pareto front<" in pareto_figure(front, "epoch_seconds")
+    assert hypervolume_figure(front) is None
+
+
+def test_the_history_tells_trials_of_every_origin_apart(fake_study):
+    records = rich_study(fake_study)
+    svg = figures.search_history(records.read())
+    for origin in ("seeded", "warm", "sampled", "arm"):
+        assert f">{origin}<" in svg
+    records.trial_started(TrialRecord("t0099", {}, "h99", 10, 1, "guessed"))
+    records.trial_epoch("t0099", {"epoch": 1, "valid_r2": 0.2, "epoch_seconds": 1.0})
+    assert ">guessed<" in figures.search_history(records.read()), "a new word must not lose its trials"
+
+
+def test_the_table_says_which_interval_is_which(fake_study):
+    plain, several = page_of(fake_study()), page_of(fake_study(name="several", seeds=3))
+    assert re.search(r"0\.450<br><small>\[-?\d\.\d{3}, 0\.\d{3}\]</small>", plain)
+    assert "±0." not in plain
+    assert re.search(r"0\.440 ±0\.025<br><small>\[", several)
+    for html in (plain, several):
+        assert "95 % interval over the choice of genes" in html
 
 
 def test_a_page_of_many_trials_is_made_within_seconds(fake_study):
@@ -346,22 +352,3 @@ def test_a_page_of_many_trials_is_made_within_seconds(fake_study):
     begun = time.perf_counter()
     assert write_page(study).stat().st_size < 1_000_000
     assert time.perf_counter() - begun < 10
-
-
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_is_no_wider_than_a_phone_or_a_desktop_window(fake_study, tmp_path):
-    records = fake_study()
-    alone = write_dimension_page(records.read().last("dimension"), tmp_path / "dimension.html").read_text()
-    frames = "".join(
-        f'<iframe srcdoc="{escape(page)}" style="width:{width}px;border:0"></iframe>'
-        for page in (page_of(records), page_of(rich_study(fake_study)), alone)
-        for width in (390, 1200)
-    )
-    excess = "({contentDocument: {documentElement: root}}) => root.scrollWidth - root.clientWidth"
-    measure = f"[...document.querySelectorAll('iframe')].map({excess}).join()"
-    around = tmp_path / "around.html"
-    around.write_text(f"{frames}<script>onload = () => document.title = {measure}</script>")
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", around.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "<title>0,0,0,0,0,0</title>" in shown

@@ -114,9 +114,22 @@ def test_fewer_parameters_are_better(tmp_path):
     assert front.reference.tolist() == [0.4, 300]
 
 
-def test_there_is_no_front_of_one_objective_or_without_a_complete_trial(tmp_path):
+def test_a_search_after_one_objective_is_looked_at_by_its_costs_too(tmp_path):
+    trials = [
+        (0.5, 4.0, 100, 1.0, TrialState.COMPLETE),
+        (0.3, 2.0, 100, 2.0, TrialState.PRUNED),
+        (0.2, 3.0, 100, 3.0, TrialState.COMPLETE),  # beaten by the pruned one
+        (None, 1.0, 1, 4.0, TrialState.FAILED),
+    ]
+    found = pareto_json(write(tmp_path / "one", trials, ("valid_r2",)).read())
+    assert [one["metric"] for one in found["objectives"]] == list(ALL)
+    assert [one["trial"] for one in found["front"]] == ["t0000", "t0001"]
+    assert (found["declared"], found["hypervolume"]) == (False, [])
+    assert pareto_json(write(tmp_path / "several", trials).read())["declared"]
+
+
+def test_there_is_no_front_without_a_trial_that_ended(tmp_path):
     complete = (0.5, 1.0, 1, 1.0, TrialState.COMPLETE)
-    assert pareto_json(write(tmp_path / "one", [complete], ("valid_r2",)).read()) is None
     assert pareto_json(write(tmp_path / "none", [], ALL).read()) is None
     assert pareto_json(Records(tmp_path / "new").read()) is None
     alone = pareto_json(write(tmp_path / "alone", [complete]).read())

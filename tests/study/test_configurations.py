@@ -192,6 +192,7 @@ OTHERS: dict[str, Any] = {
     "replicates.folds": 5,
     "replicates.seeds": 3,
     "protocol": "reference",
+    "training_sizes": [0.5],
     "search.dropout.when": {"encoder": "onehot"},
 }
 
@@ -208,7 +209,7 @@ def test_what_trials_are_pruned_on_belongs_to_the_identity_too() -> None:
 
 
 def test_the_keys_whose_change_is_tested_are_all_there_are() -> None:
-    free = {"budget", "resources", "cluster", "prices", "tracking"}
+    free = {"budget", "resources", "cluster", "prices", "tracking", "published", "reduced"}
     needs_another = {"prune_on"}
 
     assert {key.split(".")[0] for key in OTHERS} | free | needs_another == set(StudySpec.model_fields)

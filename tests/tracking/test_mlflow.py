@@ -1,77 +1,16 @@
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from raystudy.errors import SpecError
-from raystudy.tracking.mlflow import MlflowMirror, flat, ui_command
+from raystudy.tracking.mlflow import MlflowMirror, ui_command
 from raystudy.tracking.records import Records, TrialRecord, TrialState
-
-MAKE_STORE = """
-from pathlib import Path
-from raystudy.tracking.mlflow import MlflowMirror
-from raystudy.tracking.records import Records
-records = Records(Path("studies/empty"))
-records.append("session_started")
-MlflowMirror(None, records).sync(records.read())
-"""
-
-
-@pytest.fixture(scope="session")
-def first_use(tmp_path_factory):
-    """A store as the first sync makes it, in a process of its own: (its file, what was printed)."""
-    folder = tmp_path_factory.mktemp("store")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
-    done = subprocess.run(
-        [sys.executable, "-c", MAKE_STORE], cwd=folder, env=environment, capture_output=True, text=True, check=True
-    )
-    return folder / "studies" / "mlflow.db", done.stdout + done.stderr
-
-
-@pytest.fixture
-def studies(tmp_path, first_use, monkeypatch):
-    """A folder of studies with a store in it already: making its tables takes seconds."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "studies"
-    folder.mkdir()
-    shutil.copy(first_use[0], folder / "mlflow.db")
-    return folder
-
-
-def client(studies: Path, uri: str | None = None):
-    import mlflow
-
-    return mlflow.MlflowClient(uri or f"sqlite:///{studies / 'mlflow.db'}")
-
-
-def everything(studies: Path, name: str = "fake", uri: str | None = None) -> dict:
-    """All that the store holds about the study: parameters, tags, status and each metric's history, by run."""
-    store = client(studies, uri)
-    experiment = store.get_experiment_by_name(name).experiment_id
-    return {
-        run.data.tags["raystudy.trial_id"]: {
-            "id": run.info.run_id,
-            "status": run.info.status,
-            "params": run.data.params,
-            "tags": run.data.tags,
-            "artifacts": sorted(one.path for one in store.list_artifacts(run.info.run_id)),
-            "metrics": {
-                key: [(one.step, one.timestamp, one.value) for one in store.get_metric_history(run.info.run_id, key)]
-                for key in run.data.metrics
-            },
-        }
-        for run in store.search_runs([experiment])
-    }
+from raystudy.tracking.runs import MOST_KEYS, flat
+from tests.tracking.store import client, everything
 
 
 def test_the_first_use_of_the_store_prints_nothing(first_use):
@@ -104,14 +43,90 @@ def test_a_trial_shows_its_parameters_its_epochs_and_its_best_value(fake_study, 
     run = everything(studies)["t0003"]
     assert run["params"]["latent_dim"] == "64"
     assert run["params"]["seed"] == "10"
-    assert [(step, round(value, 6)) for step, _, value in run["metrics"]["valid_r2"]] == [
+    assert [(step, round(value, 6)) for step, _, value in run["metrics"]["vs_epoch/valid_r2"]] == [
         (1, 0.13),
         (2, 0.23),
         (3, 0.33),
     ]
+    assert {key: round(history[-1][2], 3) for key, history in run["metrics"].items()} == {
+        "parameters": 103_000,
+        "valid_r2": 0.33,
+        "best_epoch": 3,
+        "epoch_seconds": 5.0,
+        "samples_per_second": 900,
+        "vs_epoch/train_loss": 0.333,
+        "vs_epoch/valid_r2": 0.33,
+        "vs_epoch/valid_pearson_r2": 0.34,
+        "vs_epoch/epoch_seconds": 5.0,
+    }
+    assert (run["tags"]["raystudy.attention"], run["tags"]["raystudy.precision"]) == ("sdpa", "fp32")
+
+
+def test_the_value_to_compare_is_that_of_the_best_epoch_and_not_of_the_last(studies):
+    records = Records(studies / "fake")
+    records.append("session_started")
+    records.trial_started(TrialRecord("t0000", {"latent_dim": 8}, "h", 10, 1, "sampled"))
+    for epoch, (r2, seconds) in enumerate([(0.1, 9.0), (0.5, 2.0), (0.3, 4.0), (0.2, 3.0)], 1):
+        memory = 1.5 if epoch == 3 else 1.2
+        measured = {
+            "samples_per_second": 60 / seconds,
+            "peak_memory_gb": memory,
+            "attention": {"head": "sdpa", "latents": "math"},
+        }
+        records.trial_epoch("t0000", {"epoch": epoch, "valid_r2": r2, "epoch_seconds": seconds} | measured)
+    records.trial_ended("t0000", TrialState.PRUNED, "median")
+    MlflowMirror(None, records).sync(records.read())
+    run = everything(studies)["t0000"]
     last = {key: history[-1][2] for key, history in run["metrics"].items()}
-    assert (last["parameters"], last["best_epoch"], last["median_epoch_seconds"]) == (103_000, 3, 5.0)
-    assert last["best_valid_r2"] == pytest.approx(0.33)
+    assert (last["valid_r2"], last["best_epoch"], last["vs_epoch/valid_r2"]) == (0.5, 2, 0.2)
+    assert (last["epoch_seconds"], last["samples_per_second"], last["vs_epoch/epoch_seconds"]) == (3.0, 20.0, 3.0)
+    assert last["peak_memory_gb"] == 1.5
+    assert run["tags"]["raystudy.attention"] == "head=sdpa, latents=math"
+
+
+def test_one_batch_is_sent_for_an_epoch(fake_study, studies, monkeypatch):
+    records = fake_study(num_trials=1, opened=False)
+    mirror = MlflowMirror(None, records)
+    mirror.sync(records.read())
+    records.trial_started(TrialRecord("t0001", {"latent_dim": 8}, "h", 10, 1, "sampled"))
+    mirror.sync_trial(records.read_trial("t0001"))
+    sent = []
+    store = type(mirror._client)
+    monkeypatch.setattr(store, "log_batch", lambda self, run, metrics, params, tags: sent.append(metrics))
+    for other in ("log_metric", "log_param", "set_tag", "create_run", "get_metric_history", "search_runs"):
+        monkeypatch.setattr(store, other, lambda *_, **__: pytest.fail("more than a batch"))
+    for epoch in (1, 2):
+        known = {"epoch": epoch, "train_loss": 1.0, "valid_r2": 0.1, "valid_pearson_r2": 0.2, "epoch_seconds": 1.0}
+        records.trial_epoch("t0001", known)
+        mirror.sync_trial(records.read_trial("t0001"))
+    keys = ["vs_epoch/train_loss", "vs_epoch/valid_r2", "vs_epoch/valid_pearson_r2", "vs_epoch/epoch_seconds"]
+    assert [[(one.key, one.step) for one in metrics] for metrics in sent] == [
+        [(key, epoch) for key in keys] for epoch in (1, 2)
+    ]
+
+
+def test_the_parent_run_says_which_data_split_and_study_file(fake_study, studies):
+    records = fake_study(num_trials=1, opened=False)
+    MlflowMirror(None, records).sync(records.read())
+    run = everything(studies)["study"]
+    known = ("spec_hash", "data.hash", "split.hash", "split.by")
+    assert [run["params"][key] for key in known] == ["h1", "d1", "s1", "block"]
+    assert run["tags"]["provenance.git.commit"] == "abc"
+    assert "spec.json" in run["artifacts"]
+
+
+def test_a_replicate_says_its_fold_and_seed(fake_study, studies):
+    records = fake_study(num_trials=2, folds=2, seeds=2)
+    MlflowMirror(None, records).sync(records.read())
+    runs = everything(studies)
+    replicates = {name: run["tags"] for name, run in runs.items() if "-r" in name}
+    assert {(tags["raystudy.fold"], tags["raystudy.replicate"]) for tags in replicates.values()} == {
+        ("0", "0"),
+        ("0", "1"),
+        ("1", "0"),
+        ("1", "1"),
+    }
+    assert {tags["mlflow.parentRunId"] for tags in replicates.values()} == {runs["t0001"]["id"]}
 
 
 def test_test_numbers_and_files_stand_on_the_finalist_only(fake_study, studies):
@@ -169,11 +184,22 @@ def test_a_dimension_that_everything_refused_is_tagged_without_a_value(studies):
     }
 
 
-def test_no_run_has_more_than_fifteen_scalar_keys(fake_study, studies):
-    records = fake_study()
-    records.append("baseline", name="gbm", valid_r2=0.4, valid_pearson_r2=0.4, seconds=1.0)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"targets": ("mrna", "protein")}, {"reference": True, "folds": 2}, {"opened": False}],
+    ids=["a study", "two targets", "the reference protocol on folds", "sealed"],
+)
+def test_no_run_has_more_than_fifteen_scalar_keys(fake_study, studies, options):
+    records = fake_study(**options)
+    for number in range(12):
+        records.append("baseline", name=f"table{number}", valid_r2=0.4, valid_pearson_r2=0.4, seconds=1.0)
     MlflowMirror(None, records).sync(records.read())
-    assert max(len(run["metrics"]) for run in everything(studies).values()) <= 15
+    runs = everything(studies)
+    assert MOST_KEYS == 15
+    assert max(len(run["metrics"]) for run in runs.values()) <= 15
+    assert "ridge_valid_r2" in runs["study"]["metrics"]
+    if options.get("reference"):
+        assert "selection_bias_pearson_r2" in runs["t0001-r0"]["metrics"]
 
 
 def test_syncing_again_even_from_a_fresh_process_changes_nothing(fake_study, studies):
@@ -186,6 +212,24 @@ def test_syncing_again_even_from_a_fresh_process_changes_nothing(fake_study, stu
     assert everything(studies) == once
 
 
+def test_a_report_written_again_goes_to_the_studys_run_alone(fake_study, studies, monkeypatch):
+    records = fake_study()
+    report = [records.folder / name for name in ("report.html", "report.md")]
+    for path in report:
+        path.write_text("first")
+    mirror = MlflowMirror(None, records)
+    mirror.sync(records.read())
+    runs = everything(studies)
+    assert {"report.html", "report.md"} <= set(runs["study"]["artifacts"])
+    assert runs["t0001-r0"]["artifacts"] == ["best.safetensors", "t0001-r0.parquet"]
+
+    sent = []
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", lambda _, run_id, path: sent.append(run_id))
+    report[0].write_text("written again")
+    mirror.sync(records.read())
+    assert set(sent) == {runs["study"]["id"]}, "no checkpoint is sent again"
+
+
 def test_following_a_study_gives_what_exporting_it_at_the_end_gives(fake_study, studies):
     records = fake_study(num_trials=1, opened=False)
     mirror = MlflowMirror(None, records)
@@ -194,7 +238,7 @@ def test_following_a_study_gives_what_exporting_it_at_the_end_gives(fake_study, 
     for epoch in (1, 2):
         records.trial_epoch("t0001", {"epoch": epoch, "valid_r2": epoch / 10, "epoch_seconds": 1.0})
         mirror.sync_trial(records.read().trials[1])
-        assert len(everything(studies)["t0001"]["metrics"]["valid_r2"]) == epoch
+        assert len(everything(studies)["t0001"]["metrics"]["vs_epoch/valid_r2"]) == epoch
     assert everything(studies)["t0001"]["status"] == "RUNNING"
     records.trial_ended("t0001", TrialState.COMPLETE)
     mirror.sync_trial(records.read().trials[1])
@@ -254,7 +298,7 @@ def test_after_a_failure_the_next_sync_makes_the_copy_whole(fake_study, studies,
     mirror.sync(records.read())
     repaired = everything(studies)
     assert len(repaired) == 7
-    assert len(repaired["t0000"]["metrics"]["valid_r2"]) == 3
+    assert len(repaired["t0000"]["metrics"]["vs_epoch/valid_r2"]) == 3
 
 
 def test_a_study_that_has_not_begun_leaves_no_run(studies, caplog):
@@ -278,54 +322,3 @@ def test_nested_settings_become_flat_text():
 def test_the_pages_of_a_server_are_not_served_again(tmp_path):
     with pytest.raises(SpecError, match="open that address"):
         ui_command(tmp_path, 5000, "http://user:secret@example.org:5000")
-
-
-@pytest.fixture
-def server(studies, monkeypatch):
-    """The address of a real server of the store, as `raystudy ui` starts it."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ui_command(studies, port)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        _answer(f"http://127.0.0.1:{port}/health", seconds=120)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-@pytest.mark.slow
-def test_a_server_shows_the_runs_and_files_of_its_store_and_takes_new_ones(fake_study, studies, server, caplog, capfd):
-    records = fake_study()
-    MlflowMirror(None, records).sync(records.read())
-    assert _files(server, everything(studies)["t0001-r0"]["id"]) == {"best.safetensors", "t0001-r0.parquet"}
-    sent = fake_study(name="sent")
-    mirror = MlflowMirror(server, sent)
-    mirror.sync(sent.read())
-    mirror.sync(sent.read())
-    runs = everything(studies, "sent", server)
-    assert len(runs) == 7
-    assert _files(server, runs["t0001-r0"]["id"]) == {"best.safetensors", "t0001-r0.parquet"}
-    assert (caplog.text, capfd.readouterr().out) == ("", "")
-
-
-def _files(server: str, run_id: str) -> set[str]:
-    asked = f"{server}/api/2.0/mlflow/artifacts/list?run_id={run_id}"
-    return {file["path"] for file in json.loads(_answer(asked, seconds=10))["files"]}
-
-
-def _answer(url: str, seconds: float) -> bytes:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with opener.open(url, timeout=5) as answer:
-                return answer.read()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)

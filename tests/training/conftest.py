@@ -78,6 +78,11 @@ def run(job: Job, data: StudyData, folder: Path) -> list[Metrics]:
     return reported
 
 
+def without_times(metrics: Metrics) -> Metrics:
+    """What a repeated run repeats: not how long it took, nor how much memory the process once had."""
+    return {key: value for key, value in metrics.items() if "second" not in key and key != "peak_memory_gb"}
+
+
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
     """Those of every step of an optimizer from here on."""

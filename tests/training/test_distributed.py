@@ -112,7 +112,7 @@ def test_two_ranks_predict_what_one_does_for_an_uneven_number_of_genes(
     given = TrainedModel.load(out / "given.safetensors")
     rows = np.random.default_rng(0).permutation(tiny.genes.num_genes)[:51]
     expected = predict(given.network, tiny.data.inputs, rows, LocalSession(out), bf16=False)
-    levels = given.predict(tiny.genes)
+    levels = given.predict(tiny.genes).to_numpy()
 
     assert expected.shape == (51, 2)
     assert (expected.std(axis=0) > 1e-3).all()

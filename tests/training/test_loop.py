@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from safetensors.torch import load_file
 from raystudy.data.batches import StudyData
 from raystudy.errors import TrialFailed
 from raystudy.training import checkpoint
-from raystudy.training.loop import predict, resolve_precision, schedule, train
+from raystudy.training.loop import predict, resolve_precision, train
 from raystudy.training.metrics import r2
+from raystudy.training.optimisation import learning_rate
 from raystudy.training.session import LocalSession, Metrics
 from raystudy.training.trained import TrainedModel
-from tests.training.conftest import Tiny, make_job, run
+from tests.training.conftest import Tiny, make_job, run, without_times
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -25,11 +25,6 @@ EPOCHS = 4
 
 class Killed(Exception):
     """Stands for the end of a process."""
-
-
-def without_times(metrics: Metrics) -> Metrics:
-    """What a repeated run repeats: not how long it took, nor how much memory the process once had."""
-    return {key: value for key, value in metrics.items() if "second" not in key and key != "peak_memory_gb"}
 
 
 def with_inputs(data: StudyData, **changes: Any) -> StudyData:
@@ -176,19 +171,6 @@ def test_training_reads_neither_test_genes_nor_their_labels(tiny: Tiny, tmp_path
     ]
 
 
-def test_the_learning_rate_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
-    rates = [schedule(step, 100, 0.2) for step in range(100)]
-
-    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
-    assert max(rates) == rates[19] == rates[20] == 1
-    assert rates[60] == pytest.approx(0.5)
-    assert all(later < earlier for earlier, later in pairwise(rates[20:]))
-    assert 0 < rates[99] < 0.001
-    assert schedule(0, 10, 0.0) == 1, "without a warm-up it begins at its peak"
-    assert schedule(0, 1, 0.15) == 1, "a single step is taken in full"
-    assert 0 <= schedule(3, 4, 0.99) <= 1
-
-
 def test_the_optimizer_takes_the_scheduled_rate_in_each_step(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,10 +182,12 @@ def test_the_optimizer_takes_the_scheduled_rate_in_each_step(
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    run(make_job(epochs=3, learning_rate=0.01, warmup=0.3), tiny.data, tmp_path)
+    job = make_job(epochs=3, learning_rate=0.01, warmup=0.3)
+    run(job, tiny.data, tmp_path)
 
     assert len(rates) % 3 == 0
-    assert rates == pytest.approx([0.01 * schedule(number, len(rates), 0.3) for number in range(len(rates))])
+    planned = [learning_rate(number, len(rates), job.model, job.training) for number in range(len(rates))]
+    assert rates == pytest.approx(planned)
 
 
 def test_bf16_runs_on_a_cpu_and_stays_near_fp32(tiny: Tiny, whole: tuple[Path, list[Metrics]], tmp_path: Path) -> None:

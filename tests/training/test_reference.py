@@ -52,7 +52,7 @@ def test_every_epoch_predicts_each_test_gene_in_its_own_units(tiny: Tiny, whole:
     assert kept.dtype == np.float32
     assert kept.shape == (EPOCHS, len(tiny.split.test), 1)
     assert len({one.tobytes() for one in kept}) == EPOCHS
-    again = TrainedModel.load(whole).predict(tiny.genes)[tiny.split.test]
+    again = TrainedModel.load(whole).predict(tiny.genes).to_numpy()[tiny.split.test]
     np.testing.assert_allclose(kept[state["metrics"]["epoch"] - 1], again, atol=1e-4 * again.std())
 
 

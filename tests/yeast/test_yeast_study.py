@@ -79,7 +79,7 @@ def test_with_shuffled_labels_every_model_has_a_test_r2_of_about_0(
     }
     model, training = configured
     shorter = (model, training.model_copy(update={"epochs": 2}))
-    predicted["perceiver"] = trained(shorter, blind, tmp_path).predict(genes)
+    predicted["perceiver"] = trained(shorter, blind, tmp_path).predict(genes).to_numpy()
 
     scores = open_test(genes, spec.targets, blind.split, predicted)
 
