@@ -21,7 +21,10 @@ def warnings(
     room: float | None,
 ) -> list[str]:
     """One sentence each; ``arms`` and ``search`` as in the plan, ``room`` is the most GB that a worker can have."""
-    found = _of_engine(spec, nodes, search) + _of_memory(spec, nodes, arms, search, concurrent, room)
+    sizes = {f"arm {arm['name']!r}": arm["memory_gb"] for arm in arms}
+    if search:
+        sizes["the largest network of the search space"] = search["memory_gb"]["max"]
+    found = _of_engine(spec, nodes, search) + _of_memory(spec, nodes, sizes, concurrent, room)
     if spec.reduced:
         found.append("without a GPU its `reduced` section applies, which `raystudy plan --here` plans there")
     return found
@@ -49,16 +52,9 @@ def _of_engine(spec: StudySpec, nodes: tuple[Node, ...], search: Mapping[str, An
 
 
 def _of_memory(
-    spec: StudySpec,
-    nodes: tuple[Node, ...],
-    arms: list[dict[str, Any]],
-    search: Mapping[str, Any],
-    concurrent: int,
-    room: float | None,
+    spec: StudySpec, nodes: tuple[Node, ...], sizes: Mapping[str, float], concurrent: int, room: float | None
 ) -> list[str]:
-    sizes = {f"arm {arm['name']!r}": arm["memory_gb"] for arm in arms}
-    if search:
-        sizes["the largest network of the search space"] = search["memory_gb"]["max"]
+    """``sizes``: what each network needs to be trained, in GB."""
     found = [
         f"{who} needs about {size:.3g} GB to train, and a worker can have {room:.3g}"
         for who, size in sizes.items()
