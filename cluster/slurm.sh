@@ -10,7 +10,7 @@
 #SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:USR1@300
-# USR1, 300 s before the time is up: the study then keeps what it has, as after Ctrl-C.
+# USR1, 300 s before the time is up: the study then keeps what it has, as after Ctrl-C (SIGINT may be ignored here).
 set -euo pipefail
 set -m   # each child is a process group of its own, and may be interrupted although it runs in the background
 
@@ -78,13 +78,20 @@ while (alive := sum(node["Alive"] for node in ray.nodes())) < asked:
     time.sleep(1)
 PY
 
+study='' signalled=0 code=0
+# shellcheck disable=SC2317  # reached by the trap
+interrupt() {
+  signalled=1
+  if [ -n "$study" ]; then kill -TERM "$study" 2>/dev/null || true; fi
+}
+trap interrupt USR1 TERM INT   # before there is a study: a signal shall find it
 python -m raystudy.tune "$@" &
 study=$!
-trap 'kill -INT "$study"' USR1 TERM INT
-code=0
+if ((signalled)); then interrupt; fi
 wait "$study" || code=$?
-while kill -0 "$study" 2>/dev/null; do   # a signal ends `wait`, not the study
-  code=0
-  wait "$study" || code=$?
+while ((signalled)); do   # a signal ends `wait`, not the study
+  signalled=0 again=0
+  wait "$study" || again=$?
+  if ((again != 127)); then code=$again; fi   # 127: it had ended, and `code` is its own
 done
 exit "$code"   # 0 done, 130 interrupted: submit again and it goes on

@@ -105,7 +105,7 @@ def test_before_the_time_is_up_the_study_is_interrupted_and_waited_for(
     script: Path, environment: dict[str, str]
 ) -> None:
     install(environment, *FAKES)
-    study = 'trap "echo kept >>$TRACE; exit 130" INT; echo ready >>$TRACE; while :; do sleep 1 & wait; done'
+    study = 'trap "echo kept >>$TRACE; exit 130" TERM; echo ready >>$TRACE; while :; do sleep 1 & wait; done'
     job = subprocess.Popen([str(script)], env=environment | {"STUDY": study}, stderr=subprocess.DEVNULL)
     trace = Path(environment["TRACE"])
     until = time.monotonic() + 30
