@@ -36,7 +36,7 @@ from raystudy.tracking.records import Records, TrialRecord, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
-LIMIT_SECONDS = 12
+LIMIT_SECONDS = 25
 ARMS = {"hangs": 8, "needs too much memory": 16, "goes well": 32}
 """Names of the arms, and their latent widths, by which a worker knows them."""
 
