@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -25,37 +24,22 @@ from raystudy import cli, predict
 from raystudy.data.batches import StudyData
 from raystudy.data.encode import DNA_SYMBOLS
 from raystudy.data.genes import FEATURES, TABLE, Genes
-from raystudy.data.sequences import Ragged, Sequences
+from raystudy.data.sequences import Sequences
 from raystudy.data.splits import PARTS, make_split
 from raystudy.data.streams import chunks_of
 from raystudy.errors import DataError, SpecError
-from raystudy.study.model import ModelSpec, TrainingSpec
 from raystudy.study.sections import SplitSpec
 from raystudy.tracking.predictions import read_predictions, write_predictions
 from raystudy.tracking.records import Records
 from raystudy.training import checkpoint
-from raystudy.training.loop import Job, train
 from raystudy.training.session import LocalSession
 from raystudy.training.trained import TrainedModel
-
-WINDOW = (100, 50)
-TARGETS = ("protein", "mrna")
-NETWORK: dict[str, Any] = {
-    "window_bp": WINDOW, "max_protein": 60, "latent_dim": 8, "num_latents": 4, "queries_dim": 8, "token_dim": 8,
-    "pool_size": 6,
-}  # fmt: skip
+from tests.predict_cases import TARGETS, WINDOW, train_one
 
 
 @pytest.fixture(scope="module")
 def genes(synthetic_dir: Path) -> Genes:
     return Genes.open(synthetic_dir)
-
-
-def train_one(genes: Genes, folder: Path, **network: Any) -> Path:
-    split = make_split(genes, SplitSpec(by="random"), WINDOW, np.ones(genes.num_genes, bool))
-    job = Job(ModelSpec(**{**NETWORK, **network}), TrainingSpec(epochs=2, batch_size=16, precision="fp32"), seed=3)
-    train(job, StudyData.of(genes, split, job.model, TARGETS), LocalSession(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -408,40 +392,3 @@ def test_nothing_half_written_is_left_and_what_was_there_stays(
 def predict_source(genes: Genes) -> Iterator[Sequences]:
     for first in range(0, 120, 40):
         yield Sequences.of_genes(genes, range(first, first + 40), {"dna", "protein", "half_life"})
-
-
-def many(num_genes: int) -> Iterator[Sequences]:
-    """Made as they are asked for."""
-    dna = np.random.default_rng(0).integers(1, 5, 150, dtype=np.uint8)
-    for first in range(0, num_genes, 500):
-        yield Sequences(
-            np.array([f"G{number:06d}" for number in range(first, first + 500)]),
-            Ragged.of([dna] * 500),
-            Ragged.of([np.empty(0, np.uint8)] * 500),
-            Ragged.of([np.empty(0, np.uint8)] * 500),
-            np.zeros((500, 8), np.float32),
-            np.ones(500, bool),
-            100,
-            "memory",
-        )
-
-
-def peak_bytes(model: TrainedModel, num_genes: int, out: Path) -> int:
-    tracemalloc.start()
-    predict.write_levels(model, partial(many, num_genes), out)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return peak
-
-
-def test_memory_does_not_grow_with_the_number_of_genes(
-    of_dna: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(TrainedModel, "predict_inputs", lambda _, inputs, *__: np.zeros((inputs.num_genes, 2)))
-    model = raystudy.load(of_dna)
-    peak_bytes(model, 500, tmp_path / "warm.parquet")
-
-    few, lots = (peak_bytes(model, number, tmp_path / f"{number}.parquet") for number in (2_000, 20_000))
-
-    assert pq.read_metadata(tmp_path / "20000.parquet").num_rows == 20_000
-    assert lots - few < 250 * 18_000, "no more than their ids, a gene's DNA and protein are thousands of bytes"
