@@ -19,8 +19,10 @@ FAKES = {
     "srun": 'echo "srun $*" >>"$TRACE"; exec sleep 60',
     "ray": 'echo "ray $* mode=$RAY_AUTH_MODE" >>"$TRACE"; stat -c %a "$RAY_AUTH_TOKEN_PATH" >>"$TRACE"\n'
     '[ "$1" = health-check ] || exec sleep 60',
-    # Stands for the wait for all nodes, which reads its program from the standard input, and for the study.
-    "python": 'case "$1" in -c) echo a-secret ;; -) cat >/dev/null ;;\n'
+    # Stands for the wait for all nodes, whose program comes on the standard input and their number after it, and for
+    # the study.
+    "python": 'case "$1" in -c) echo a-secret ;; -) cat >/dev/null\n'
+    'until [ "$2" = 1 ] || grep -q srun "$TRACE"; do sleep 0.1; done ;;\n'
     '*) echo "study $*" >>"$TRACE"; eval "$STUDY" ;; esac',
 }
 
