@@ -13,12 +13,13 @@ test: .venv/installed-dev
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory --jobs=2 test-computing test-ray
 
-# A core each: what computes, and what mostly waits for its Ray, of which there is one for all of these tests.
+# A core each: what computes, and what mostly waits, for its Ray, of which there is one for all of these tests, or for a
+# browser.
 test-computing: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and not ray"
+	$(BIN)/python -m pytest -q -m "not slow and not ray and not browser"
 
 test-ray: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m "not slow and ray"
+	$(BIN)/python -m pytest -q -m "not slow and (ray or browser)"
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow

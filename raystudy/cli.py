@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from raystudy import model_commands, printing
+from raystudy import data_commands, model_commands, printing
 from raystudy.errors import DataError, Infeasible, RaystudyError, SpecError
 
 if TYPE_CHECKING:
@@ -34,30 +34,6 @@ StudyFile = Annotated[Path, typer.Argument(help="The study file.")]
 StudyName = Annotated[str, typer.Argument(help="The study's name, as in its file.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data to use instead of the study file's.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Run the study end to end in a minute, with tiny sizes.")]
-
-
-@app.command()
-def prepare(
-    source: Annotated[str, typer.Argument(help="Where genes come from: yeast, synthetic.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    as_json: Json = False,
-) -> None:
-    """Fetch or make a gene table and write it for training."""
-    from raystudy.data.sources import prepare as prepare_source
-
-    with err.status(f"preparing {source}"):
-        genes = prepare_source(source, out)
-    answer = {
-        "folder": str(out),
-        "source": genes.source,
-        "hash": genes.hash,
-        "num_genes": genes.num_genes,
-        "window_length": genes.window_length,
-        "anchor": genes.anchor,
-        "targets": genes.units,
-        "notes": genes.notes,
-    }
-    _answer(answer, as_json, lambda: printing.print_facts(answer))
 
 
 @app.command()
@@ -238,7 +214,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on the loopback interface.")
     os.execvp(command[0], command)  # noqa: S606
 
 
-for command in model_commands.COMMANDS:
+for command in (*data_commands.COMMANDS, *model_commands.COMMANDS):
     app.command()(command)
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from raystudy.data.batches import FeatureScale, GeneInputs, sealed_labels
+from raystudy.data.batches import FeatureScale, GeneInputs, half_life_values, sealed_labels
 from raystudy.data.genes import TABLE, Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import PARTS, Split, make_folds, make_split
@@ -94,8 +94,8 @@ class Materials:
                 _check_labels(spec, genes, fold, f"fold {number}: " if num_folds > 1 else "")
             for share, part in training_parts(spec, split).items():
                 _check_labels(spec, genes, part, f"`training_sizes` {share:g}: ")
-        feature_scale = FeatureScale.fit(genes.features, split.train)
         for model in spec.networks:
+            feature_scale = FeatureScale.fit(half_life_values(genes.features, model), split.train)
             GeneInputs.of(genes, model, feature_scale)
         features = _read_feature_tables(spec, genes, split, missing_baselines(spec, records))
         if not claimed:

@@ -186,3 +186,94 @@ def print_published(found: dict[str, Any]) -> None:
 
 def _beside(printed: str | None, ours: str | None) -> str:
     return f"{'-' if printed is None else printed} | {'-' if ours is None else ours}"
+
+
+def print_check(found: dict[str, Any]) -> None:
+    """A data report: what to look at comes last, where the eye is when a command has ended."""
+    console = Console(markup=False, highlight=False)
+    console.print(f"{found['source']}: {found['headline']}")
+    for kind, title in (("dropped", "left out"), ("repaired", "repaired")):
+        met = _checked(title, "count")
+        for reason, one in found[kind].items():
+            met.add_row(_such(reason, one["examples"]), f"{one['count']:,}")
+        if found[kind]:
+            console.print(met)
+    levels = _checked("target", "genes", "min", "median", "max", "sd")
+    for name, one in found["targets"].items():
+        numbers = (_short(one[key]) for key in ("min", "median", "max", "sd"))
+        levels.add_row(name, f"{one['n']:,}", *numbers)
+    console.print(levels)
+    for name, one in found["targets"].items():
+        console.print(f"{name}: {one['unit']}")
+    for one in found["correlations"]:
+        both = f"{' and '.join(one['targets'])} ({one['n']:,} genes)"
+        console.print(f"{both}: Pearson r {_short(one['pearson'])}, Spearman {_short(one['spearman'])}")
+    checks = _checked("check", "genes", "share")
+    for row in found["checks"]:
+        share = f"{round(100 * row['genes'] / row['of'], 2):g} %" if row["of"] else "-"
+        checks.add_row(_such(row["check"], row["examples"]), f"{row['genes']:,}", share)
+    console.print(checks)
+    features = _checked("feature", "missing", "mean", "sd")
+    for name, one in found["features"].items():
+        features.add_row(name, f"{one['missing']:,}", _short(one["mean"]), _short(one["sd"]))
+    console.print(features)
+    for warning in found["warnings"] or ["none, nothing looked wrong"]:
+        console.print(f"warning: {warning}", soft_wrap=True)
+
+
+def _checked(title: str, *headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(title, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _such(what: str, examples: list[str]) -> Text:
+    """With examples on a line of their own."""
+    return Text.assemble(what, (f"\n{', '.join(examples)}" if examples else "", "dim"))
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def print_split(found: dict[str, Any]) -> None:
+    """Ways of parting the same genes: what each drops, then what each leaks from one part to another."""
+    console = Console(markup=False, highlight=False)
+    up, down = found["window_bp"]
+    which = f"with a {found['target']} level" if found["target"] else "in all"
+    console.print(f"{found['source']}: {found['num_labelled']:,} genes {which}; windows: {up:,} bp up, {down:,} down")
+    sizes = _checked("by", "train", "valid", "test", "dropped: overlap", "family")
+    leaks = _checked("by", "overlap", "half", "family", "copies", "protein", "window")
+    for way, one in found["ways"].items():
+        if "refused" in one:
+            continue
+        dropped = [one["dropped"].get(reason, 0) for reason in ("window_overlap", "family")]
+        sizes.add_row(way, *(f"{number:,}" for number in [one["train"], one["valid"], one["test"], *dropped]))
+        leaks.add_row(way)
+        for pair, leak in one["pairs"].items():
+            counts = ("window_overlaps", "window_overlaps_half", "family_members", "identical_proteins")
+            cells = [_share(leak[key], leak["held_out"]) for key in counts]
+            cells += [_likeness(leak[key]) for key in ("protein_similarity", "window_similarity")]
+            leaks.add_row(f"  {pair}", *cells)
+    if leaks.row_count:
+        console.print(sizes)
+        console.print(leaks)
+        console.print(
+            "Of the genes of the second part: those whose window overlaps one of the first, or shares more than half "
+            "of it with one; those with a homolog there; those with a copy. Protein and window: how like the nearest "
+            "there is, the largest and the median, and how many genes are at 30 % or above (6-mers of residues, "
+            "16-mers of bases). What is not known is -."
+        )
+    for way, one in found["ways"].items():
+        if "refused" in one:
+            console.print(f"{way}: {one['refused']}", soft_wrap=True)
+
+
+def _share(count: int | None, num_genes: int) -> str:
+    return "-" if count is None else f"{100 * count / num_genes:.1f}%" if count else "0"
+
+
+def _likeness(nearest: dict[str, float] | None) -> str:
+    return "-" if nearest is None else f"{nearest['largest']:.0%}, {nearest['median']:.0%}, {nearest['close']:,}"

@@ -38,6 +38,7 @@ MAY_IMPORT |= {
     "explain": OUTER - {"execution", "search"},
     "export": {*OUTER - {"execution", "search"}, "materials", "export_numbers"},
     "export_numbers": {"tracking.records", "report", "training"},
+    "data_commands": {"errors", "study", "data", "report", "materials", "printing"},
     "model_commands": {"errors", "data", "printing", "predict", "explain", "export"},
     "plan_warnings": OUTER,
     "simulate": OUTER - {"execution"},
@@ -53,7 +54,7 @@ MAY_IMPORT |= {
         "sizes",
         "cli.tune_module",
     },  # so that `python -m raystudy.tune` works
-    "cli": {*OUTER, "materials", "model_commands", "plan", "printing", "progress", "simulate", "tune"},
+    "cli": {*OUTER, "data_commands", "materials", "model_commands", "plan", "printing", "progress", "simulate", "tune"},
 }
 # Third party -> the rooms and modules that may import it.
 CONFINED = {
@@ -71,7 +72,7 @@ CONFINED = {
     },
     "safetensors": {"models", "training", "execution", "tracking.pyfunc_model"},
     "optuna": {"search", "execution", "tune", "simulate"},
-    "typer": {"cli", "model_commands"},
+    "typer": {"cli", "data_commands", "model_commands"},
     "xformers": {"models.backends"},
 }
 STUDY_MAY_USE = {"pydantic", "yaml"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raystudy.data.encode import kmer_tokens
+from raystudy.data.encode import HALF_LIFE_FEATURES, kmer_tokens
 from raystudy.data.genes import Genes
 from raystudy.data.sequences import Readable
 from raystudy.data.splits import Rows, Split
@@ -59,6 +59,19 @@ class FeatureScale:
 
     def apply(self, values: npt.NDArray[np.floating]) -> Floats:
         return np.nan_to_num((values.astype(np.float64) - self.mean) * self.factor, nan=0.0).astype(np.float32)
+
+
+def half_life_values(features: npt.NDArray[np.floating], model: ModelSpec) -> npt.NDArray[np.floating]:
+    """What a network reads of the raw half-life features [n, 8], NaN where missing: [n, H].
+
+    With `half_life_missing: indicator` which of them are missing stands beside them as 0 and 1.
+    """
+    return np.hstack([features, np.isnan(features)]) if model.half_life_missing == "indicator" else features
+
+
+def num_half_life(model: ModelSpec) -> int:
+    """H, how many values those are."""
+    return half_life_values(np.empty((0, HALF_LIFE_FEATURES)), model).shape[1]
 
 
 @dataclass(frozen=True)
@@ -122,13 +135,14 @@ class GeneInputs:
     def of(cls, genes: Readable, model: ModelSpec, scale: FeatureScale) -> GeneInputs:
         """Memory-mapped where the folder allows it. Raises DataError, naming the gene, where there is nothing to read.
 
-        ``scale`` is that of the half-life features, fitted on training genes.
+        ``scale`` is that of `half_life_values`, fitted on training genes.
         """
         proteins, offsets = genes.codons if model.tokens == "codon" else (genes.protein_tokens, genes.protein_offsets)
         proteins, offsets = cut_proteins(proteins, offsets, model.max_protein)
         reads_dna = "dna" in model.inputs
         windows = genes.windows(model.window_bp) if reads_dna else np.empty((genes.num_genes, 0), np.uint8)
-        inputs = cls(model, windows, proteins, offsets, scale.apply(genes.features))
+        half_life = scale.apply(half_life_values(genes.features, model))
+        inputs = cls(model, windows, proteins, offsets, half_life)
         inputs._check(genes)
         return inputs
 
@@ -228,7 +242,7 @@ class StudyData:
         """Fit the scales on the training genes. Raises DataError where the genes lack what is to be read."""
         labels = sealed_labels(genes, targets, split)
         label_scale = LabelScale.fit(labels[split.train], targets)
-        feature_scale = FeatureScale.fit(genes.features, split.train)
+        feature_scale = FeatureScale.fit(half_life_values(genes.features, model), split.train)
         inputs = GeneInputs.of(genes, model, feature_scale)
         return cls(inputs, label_scale.standardise(labels), tuple(targets), label_scale, feature_scale, split)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import sqlite3
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,37 +18,30 @@ import pyarrow as pa
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from raystudy.data.encode import FEATURES
+from raystudy.data.files import open_text
 from raystudy.data.sequences import COLUMNS, Sequences
 from raystudy.data.streams import CHUNK_GENES, chunks_of
 from raystudy.data.tables import GENE_ID
 from raystudy.errors import DataError
 
-_GZIP_MAGIC = b"\x1f\x8b"
-
 
 def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
-    """Each record's id (the first word of its header) and its sequence, plain or gzipped.
+    """Each record's id (the first word of its header) and its sequence, plain, gzipped or bgzipped.
 
     Raises DataError where the file cannot be read, does not begin with a record, or a record has no id.
     """
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", errors="replace") as text:
-            first = next((line for line in text if line.strip()), "")
-            if not first.startswith(">"):
-                raise DataError(
-                    f"{path} is no FASTA file: it begins with {first.strip()[:40]!r} rather than with a header `>ID`. "
-                    "Give FASTA, plain or gzipped"
-                )
-            text.seek(0)
-            for number, (header, sequence) in enumerate(SimpleFastaParser(text), start=1):
-                words = header.split(maxsplit=1)
-                if not words:
-                    raise DataError(f"{path}: record {number} has no id after its `>`. Name each record by its gene")
-                yield words[0], sequence
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as FASTA ({error}). Check that it is there and whole") from error
+    with open_text(path, "FASTA") as text:
+        first = next((line for line in text if line.strip()), "")
+        if not first.startswith(">"):
+            raise DataError(
+                f"{path} is no FASTA file: it begins with {first.strip()[:40]!r} rather than with a header `>ID`. "
+                "Give FASTA, plain or gzipped"
+            )
+        for number, (header, sequence) in enumerate(SimpleFastaParser(chain([first], text)), start=1):
+            words = header.split(maxsplit=1)
+            if not words:
+                raise DataError(f"{path}: record {number} has no id after its `>`. Name each record by its gene")
+            yield words[0], sequence
 
 
 class JoinedFasta:

@@ -12,19 +12,27 @@ import numpy as np
 import numpy.typing as npt
 
 from raystudy.data.genes import Genes
-from raystudy.data.homology import shared_fraction
+from raystudy.data.homology import distinct_kmers
 from raystudy.errors import DataError, SplitLeakage
 from raystudy.study.sections import SplitSpec
 from raystudy.study.space import canonical_hash, derive_seed
 
 Rows = npt.NDArray[np.int64]
 PARTS = ("train", "valid", "test")
+PAIRS = (("train", "valid"), ("train", "test"), ("valid", "test"))
+"""Which must not know of each other: a part, and one held out from it."""
 TRAIN, VALID, TEST = range(3)
 NOWHERE = -1
 FEWEST_CHROMOSOMES = 8
 """With fewer chromosomes than this a block is a stretch of a chromosome instead of a whole one."""
 BLOCKS_OF_SMALL_GENOME = 30
 FEWEST_GENES = 10
+_NOWHERE_NEAR = 2**60
+CIRCULAR = "circular"
+"""What a source notes of circular chromosomes: name -> length in bp."""
+COORDINATES, FAMILIES, PUBLISHED = "coordinates", "families", "published_split"
+"""What a source notes: False where positions, or families, are not known; how many genes, in the table's order, are in
+each part of a published split."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +98,19 @@ def make_split(genes: Genes, spec: SplitSpec, window_bp: tuple[int, int], labell
 
     ``by: block`` holds out whole chromosomes (or stretches of them where a genome has few) and then drops genes
     that overlap a held-out window or share a family with a held-out gene: from train against valid and test, from
-    valid against test. The other ways drop nothing; their audit says what they leak.
+    valid against test. The other ways drop nothing; their audit says what they leak. ``by: published`` takes the
+    parts that came with the data.
 
-    Raises DataError when a part would be left with fewer than ten genes, SplitLeakage when a block split leaks.
+    Raises DataError when the data does not hold what this way needs (positions, families, a published split) or a
+    part would be left with fewer than ten genes, SplitLeakage when a block split leaks.
     """
-    units = _UNITS[spec.by](genes)
-    part_of_unit = _assign(units[labelled], spec)
+    _check_known(genes, spec.by)
     part = np.full(genes.num_genes, NOWHERE)
-    part[labelled] = part_of_unit[units[labelled]]
+    if spec.by == "published":
+        part[labelled] = _published_parts(genes)[labelled]
+    else:
+        units = _UNITS[spec.by](genes)
+        part[labelled] = _assign(units[labelled], spec)[units[labelled]]
     return _finish(genes, spec, window_bp, labelled, part, "")
 
 
@@ -187,43 +200,58 @@ def _drop_close(genes: Genes, part: npt.NDArray[np.int64], window_bp: tuple[int,
     return dropped
 
 
-def audit(genes: Genes, parts: dict[str, Rows], window_bp: tuple[int, int]) -> dict[str, dict[str, float]]:
+def audit(genes: Genes, parts: dict[str, Rows], window_bp: tuple[int, int]) -> dict[str, dict[str, float | None]]:
     """What each pair of parts shares, from the side of the held-out part.
 
     ``window_overlaps`` and ``family_members`` count held-out genes whose window overlaps one of the other part, or
-    whose family has a member there; ``protein_similarity`` is the largest share of 6-mers in common.
+    whose family has a member there; ``protein_similarity`` is the largest share of 6-mers in common. None is not known:
+    without positions, or without proteins.
     """
+    has_positions, has_families = (genes.notes.get(name, True) for name in (COORDINATES, FAMILIES))
     starts, length = window_starts(genes, window_bp), sum(window_bp)
+    kmers = distinct_kmers(genes.protein_tokens, genes.protein_offsets)
     found = {}
-    for seen, held in (("train", "valid"), ("train", "test"), ("valid", "test")):
+    for seen, held in PAIRS:
         a, b = parts[seen], parts[held]
-        similarity = shared_fraction(genes.protein_tokens, genes.protein_offsets, b, a)
+        similarity = kmers.shared_fraction(b, a)
         found[f"{seen}-{held}"] = {
-            "window_overlaps": int(_overlaps(genes, starts, length, b, a).sum()),
-            "family_members": int(np.isin(genes.family_ids[b], genes.family_ids[a]).sum()),
-            "protein_similarity": round(float(similarity.max(initial=0)), 4),
+            "window_overlaps": int(_overlaps(genes, starts, length, b, a).sum()) if has_positions else None,
+            "family_members": int(np.isin(genes.family_ids[b], genes.family_ids[a]).sum()) if has_families else None,
+            "protein_similarity": round(float(similarity.max(initial=0)), 4) if has_families else None,
         }
     return found
 
 
 def window_starts(genes: Genes, window_bp: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """First genomic base of each gene's window, strand considered."""
+    """First genomic base of each gene's window, strand considered; beyond the ends of its chromosome too."""
     up, down = window_bp
     return np.where(genes.strands == "+", genes.starts - up, genes.ends - down + 1)
+
+
+def nearest_start_bp(genes: Genes, starts: npt.NDArray[np.int64], rows: Rows, others: Rows) -> npt.NDArray[np.int64]:
+    """For each of ``rows``: how far the start of its window is from the nearest of ``others`` on its chromosome, int64.
+
+    Windows of one length overlap when this is less than their length. On a circular chromosome it is the way round
+    where that is shorter; where ``others`` has no gene on the chromosome, it is more than any length.
+    """
+    nearest = np.full(len(rows), _NOWHERE_NEAR)
+    for chrom in np.unique(genes.chroms[others]):
+        there, here = starts[others[genes.chroms[others] == chrom]], genes.chroms[rows] == chrom
+        from_here = starts[rows[here]]
+        if turn := genes.notes.get(CIRCULAR, {}).get(str(chrom)):
+            from_here = from_here % turn
+            there = np.concatenate([there % turn + shift for shift in (-turn, 0, turn)])
+        there = np.concatenate([[-_NOWHERE_NEAR], np.sort(there), [_NOWHERE_NEAR]])
+        after = np.searchsorted(there, from_here)
+        nearest[here] = np.minimum(there[after] - from_here, from_here - there[after - 1])
+    return nearest
 
 
 def _overlaps(
     genes: Genes, starts: npt.NDArray[np.int64], length: int, rows: Rows, others: Rows
 ) -> npt.NDArray[np.bool_]:
     """For each of ``rows``: does its window overlap the window of any of ``others``?"""
-    overlapping = np.zeros(len(rows), bool)
-    for chrom in np.unique(genes.chroms[others]):
-        there = np.sort(starts[others[genes.chroms[others] == chrom]])
-        here = genes.chroms[rows] == chrom
-        first = np.searchsorted(there, starts[rows[here]] - length, side="right")
-        nearest = np.append(there, np.iinfo(np.int64).max)[first]
-        overlapping[here] = nearest < starts[rows[here]] + length
-    return overlapping
+    return nearest_start_bp(genes, starts, rows, others) < length
 
 
 def _by_chromosome(genes: Genes) -> Rows:
@@ -253,7 +281,37 @@ _UNITS: dict[str, Callable[[Genes], Rows]] = {
     "chromosome": _by_chromosome,
     "family": _by_family,
     "random": _by_gene,
+    "published": _by_gene,  # in folds
 }
+
+
+_NEEDS = {"block": COORDINATES, "chromosome": COORDINATES, "family": FAMILIES, "published": PUBLISHED}
+_LACKING = {
+    COORDINATES: "where its genes lie is not known",
+    FAMILIES: "it has no proteins, without which families are not known",
+    PUBLISHED: "no split was published with it",
+}
+
+
+def _check_known(genes: Genes, by: str) -> None:
+    """DataError where the data does not hold what this way of parting genes needs."""
+    known = {COORDINATES: True, FAMILIES: True, PUBLISHED: None, **genes.notes}
+    ways = [way for way in _UNITS if way not in _NEEDS or known[_NEEDS[way]]]
+    if by not in ways:
+        raise DataError(
+            f"`split.by: {by}` cannot be had of the data in {genes.origin}: {_LACKING[_NEEDS[by]]}. "
+            f"Part it by {' or '.join(ways)} instead"
+        )
+
+
+def _published_parts(genes: Genes) -> npt.NDArray[np.int64]:
+    counts = genes.notes[PUBLISHED]
+    if sum(counts[name] for name in PARTS) != genes.num_genes:
+        raise DataError(
+            f"the published split {counts} of the data in {genes.origin} does not fit its {genes.num_genes} genes; "
+            "prepare the data again"
+        )
+    return np.repeat(np.arange(len(PARTS)), [counts[name] for name in PARTS])
 
 
 def _assign(units: Rows, spec: SplitSpec) -> npt.NDArray[np.int64]:

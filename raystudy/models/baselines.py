@@ -50,7 +50,11 @@ def counted_features(genes: Genes, networks: Sequence[ModelSpec]) -> Floats:
 
 
 def ridge(features: Floats, labels: Floats, split: Split) -> Floats:
-    """Ridge regression; the penalty is the one with the least leave-one-out error on the training genes."""
+    """Ridge regression; the penalty is the one with the least leave-one-out error on the training genes.
+
+    A missing feature stands at the training genes' mean, and an indicator beside it says so; trees read it as it is.
+    """
+    features = np.hstack([features, np.unique(np.isnan(features), axis=1)])
     standardised = FeatureScale.fit(features, split.train).apply(features)
     train = split.train[np.isfinite(labels[split.train])]
     return RidgeCV(RIDGE_PENALTIES).fit(standardised[train], labels[train]).predict(standardised)

@@ -10,8 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from raystudy.data.batches import Inputs
-from raystudy.data.encode import HALF_LIFE_FEATURES
+from raystudy.data.batches import Inputs, num_half_life
 from raystudy.models.attention import CrossAttention
 from raystudy.models.convolution import ConvolutionBranch
 from raystudy.models.network import ExpressionNetwork
@@ -49,7 +48,7 @@ def build(model: ModelSpec, num_targets: int = 1) -> ExpressionNetwork:
     """The network of a configuration: ``Inputs`` of B genes -> [B, num_targets]."""
     half_life: nn.Module = nn.Identity()
     if model.half_life == "mlp":  # one module, also where its values join twice
-        H = HALF_LIFE_FEATURES
+        H = num_half_life(model)
         half_life = nn.Sequential(nn.Linear(H, H), nn.GELU(), nn.Linear(H, H))
     reads = model.perceiver_reads
     if reads is None:

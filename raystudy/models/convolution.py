@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystudy.data.encode import HALF_LIFE_FEATURES, NUM_SYMBOLS
+from raystudy.data.batches import num_half_life
+from raystudy.data.encode import NUM_SYMBOLS
 from raystudy.study.model import ModelSpec, Tokens
 
 STEM_KERNEL = 15
@@ -173,7 +174,7 @@ class ConvolutionBranch(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         num_positions = model.convolution_length // P // (P // 2) // (P // 2)
         self.joins_half_life = model.half_life_joins_query
-        num_flat = num_positions * widths[-1] + (HALF_LIFE_FEATURES if self.joins_half_life else 0)
+        num_flat = num_positions * widths[-1] + (num_half_life(model) if self.joins_half_life else 0)
         self.to_query = nn.Linear(num_flat, Q)
         self.dropout = nn.Dropout(model.dropout)
 

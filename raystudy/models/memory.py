@@ -18,8 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from raystudy.data.batches import Inputs
-from raystudy.data.encode import HALF_LIFE_FEATURES
+from raystudy.data.batches import Inputs, num_half_life
 from raystudy.models.backends import GENES_PER_GROUP
 from raystudy.models.build import build, count_parameters
 from raystudy.study.model import ModelSpec, TrainingSpec
@@ -77,7 +76,7 @@ def _longest_genes(model: ModelSpec) -> Inputs:
     lengths = [max(longest - number % 2, 0) for number in range(B)]
     return Inputs(
         sequence_BL=torch.zeros(B, model.convolution_length, dtype=torch.uint8),
-        half_life_BH=torch.zeros(B, HALF_LIFE_FEATURES),
+        half_life_BH=torch.zeros(B, num_half_life(model)),
         tokens_T=torch.zeros(sum(lengths), dtype=torch.int32),
         positions_T=torch.zeros(sum(lengths), dtype=torch.int32),
         lengths=lengths,

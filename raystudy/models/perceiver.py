@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from raystudy.data.encode import HALF_LIFE_FEATURES, NUM_SYMBOLS
+from raystudy.data.batches import num_half_life
+from raystudy.data.encode import NUM_SYMBOLS
 from raystudy.models.attention import CrossAttention, FeedForward, SelfAttention
 from raystudy.study.model import LATENT_HEADS, ModelSpec, Tokens
 
@@ -48,7 +49,7 @@ class PerceiverBranch(nn.Module):
         self.embedding_dropout = nn.Dropout(model.dropout)
         self.positions_LE = nn.Parameter(sinusoid(model.position_rows or model.perceiver_length, E))
         self.latents_ND = nn.Parameter(torch.randn(model.num_latents, D))
-        self.width = D + (HALF_LIFE_FEATURES if model.half_life_joins_latents else 0)
+        self.width = D + (num_half_life(model) if model.half_life_joins_latents else 0)
         self.cross = CrossAttention(self.width, E, model.dropout, ragged=True)
         self.cross_feed_forward = FeedForward(self.width, model.dropout)
         self.blocks = nn.Sequential(

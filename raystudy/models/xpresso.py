@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystudy.data.batches import Inputs
-from raystudy.data.encode import HALF_LIFE_FEATURES
+from raystudy.data.batches import Inputs, num_half_life
 from raystudy.models.convolution import Convolution, make_stem
 from raystudy.models.network import ExpressionNetwork
 from raystudy.study.model import XPRESSO_POOLS, ModelSpec
@@ -39,7 +38,7 @@ class Xpresso(ExpressionNetwork):
         self.joins_half_life = model.half_life_joins_query
         num_flat = sum(model.window_bp) // first // second * CHANNELS[1]
         self.dense = nn.Sequential(
-            nn.Linear(num_flat + (HALF_LIFE_FEATURES if self.joins_half_life else 0), DENSE[0]),
+            nn.Linear(num_flat + (num_half_life(model) if self.joins_half_life else 0), DENSE[0]),
             nn.ReLU(),
             nn.Dropout(DROPOUTS[0]),
             nn.Linear(DENSE[0], DENSE[1]),

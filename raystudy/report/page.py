@@ -52,16 +52,16 @@ def write_page(record: StudyRecord) -> Path:
     """Write ``report.html`` and ``report.md`` into the study's folder, however far it got; the path of the first."""
     path = record.folder / "report.html"
     found = _context(record, path)
-    _write("page.md.j2", found, path.with_suffix(".md"))
-    return _write("page.html.j2", found | {"figures": _figures(record, found["intervals"])}, path)
+    write_template("page.md.j2", found, path.with_suffix(".md"))
+    return write_template("page.html.j2", found | {"figures": _figures(record, found["intervals"])}, path)
 
 
 def write_dimension_page(found: JsonObject, path: Path) -> Path:
     """Write what `raystudy dimension` found, in its JSON, as a page of its own, and return its path."""
-    return _write("dimension.html.j2", {"dimension": dimension_view(found)}, path)
+    return write_template("dimension.html.j2", {"dimension": dimension_view(found)}, path)
 
 
-def _write(template: str, context: JsonObject, path: Path) -> Path:
+def write_template(template: str, context: JsonObject, path: Path) -> Path:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=".html." in template,  # noqa: S701  (Markdown is text)

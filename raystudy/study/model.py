@@ -14,7 +14,7 @@ from raystudy.errors import SpecError
 LATENT_HEADS = 8
 XPRESSO_POOLS = (30, 10)
 
-Target = Literal["protein", "mrna"]
+Target = Literal["protein", "mrna", "mrna_half_life"]
 Tokens = Literal["base", "kmer", "residue", "codon"]
 """What one symbol of a branch's input is."""
 Input = Literal["dna", "half_life", "protein", "codon"]
@@ -85,7 +85,7 @@ _PERCEIVER_KEYS = {
 }  # fmt: skip
 _UNREAD: dict[str, set[str]] = {
     "dna": {"perceiver_input", "tokens", "max_protein"},
-    "protein": {"perceiver_input", "window_bp", "encoder", "embedding_dim", "half_life"},
+    "protein": {"perceiver_input", "window_bp", "encoder", "embedding_dim", "half_life", "half_life_missing"},
     "dna_protein": set(),
     "xpresso": {*_PERCEIVER_KEYS, "tokens", "max_protein"},
 }
@@ -113,6 +113,8 @@ class ModelSpec(Section):
     """How a protein is read: its residues, or the codons of its spliced coding sequence."""
     half_life: Literal["concat", "mlp", "none"] = "concat"
     """How the eight half-life features join: as they are, through a two-layer MLP, or not at all."""
+    half_life_missing: Literal["mean", "indicator"] = "mean"
+    """A missing feature stands at the training genes' mean; `indicator` gives eight more that say which are missing."""
     latent_dim: int = Field(128, ge=LATENT_HEADS)
     """D, a multiple of the attention heads."""
     num_latents: int = Field(128, ge=1)
@@ -188,7 +190,8 @@ class ModelSpec(Section):
     @property
     def unread(self) -> set[str]:
         """Keys that mean nothing to this network."""
-        return _UNREAD[self.family] | (set() if self.encoder == "embedding" else {"embedding_dim"})
+        unread = _UNREAD[self.family] | (set() if self.encoder == "embedding" else {"embedding_dim"})
+        return unread | ({"half_life_missing"} if self.half_life == "none" else set())
 
     @property
     def perceiver_reads(self) -> Tokens | None:
@@ -233,7 +236,7 @@ class ModelSpec(Section):
     @property
     def reading(self) -> tuple[Any, ...]:
         """What decides how a gene is read; networks that agree in it can share their inputs."""
-        how = (self.perceiver_reads, self.convolution_reads, self.half_life == "none")
+        how = (self.perceiver_reads, self.convolution_reads, self.half_life == "none", self.half_life_missing)
         return (*how, *(() if "window_bp" in self.unread else self.window_bp), self.max_protein)
 
     @property

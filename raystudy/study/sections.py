@@ -48,7 +48,8 @@ class DataSpec(Section):
 class SplitSpec(Section):
     """How genes are parted into train, valid and test."""
 
-    by: Literal["block", "chromosome", "family", "random"] = "block"
+    by: Literal["block", "chromosome", "family", "random", "published"] = "block"
+    """``published`` takes the parts that the data's authors made, of the sizes that they have, and drops nothing."""
     valid: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     seed: int = 0
@@ -57,6 +58,12 @@ class SplitSpec(Section):
     def _leaves_training_genes(self) -> Self:
         if self.valid + self.test >= 1:
             raise ValueError(f"`valid + test < 1` must hold, but got {self.valid + self.test:g}")
+        fields = type(self).model_fields
+        if self.by == "published" and any(getattr(self, part) != fields[part].default for part in ("valid", "test")):
+            raise ValueError(
+                f"`by: published` has its own sizes, but got `valid: {self.valid:g}` and `test: {self.test:g}`; leave "
+                "both out, or part the genes another way"
+            )
         return self
 
 

@@ -50,7 +50,7 @@ from raystudy.study.space import (
 RATES = {"learning_rate", "warmup"}
 PRINTED = {"parameters", "epoch_seconds", "pearson_r2", "gpus"}
 DECIDES_INPUTS = ("preset", "family", "perceiver_input", "encoder", "tokens", "half_life", "max_protein")
-NOT_STUDIES = {"benchmarks", "cache", "data", "dimension", "mlartifacts"}
+NOT_STUDIES = {"benchmarks", "cache", "check", "data", "dimension", "mlartifacts"}
 
 
 class StudySpec(Section):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from raystudy.data.batches import Floats, GeneInputs, Inputs
+from raystudy.data.batches import Floats, GeneInputs, Inputs, half_life_values
 from raystudy.data.encode import CODON_UNKNOWN, DNA_SYMBOLS, HALF_LIFE_FEATURES, NUM_SYMBOLS, PROTEIN_SYMBOLS
 from raystudy.errors import RaystudyError
 from raystudy.models.attention import CrossAttention, SelfAttention
@@ -56,7 +56,8 @@ class OneGene(nn.Module):
     def forward(self, sequence: Tensor, half_life: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
         levels = list[Tensor]()
         for network, (mean_H, factor_H, mean_K, std_K) in zip(self.networks, self.scales, strict=True):
-            scaled = torch.nan_to_num((half_life.double() - mean_H) * factor_H, nan=0.0).float()
+            marked = torch.cat([half_life, half_life.isnan()], dim=1) if len(mean_H) > half_life.shape[1] else half_life
+            scaled = torch.nan_to_num((marked.double() - mean_H) * factor_H, nan=0.0).float()
             # How many tokens there are is a symbol here, which a list of lengths cannot hold.
             standardised = network(Inputs(sequence, scaled, tokens, positions, lengths=[0]))
             levels.append(standardised.double() * std_K + mean_K)
@@ -142,7 +143,7 @@ def _expected(members: Sequence[TrainedModel], inputs: GeneInputs, features_NH: 
     session, levels = LocalSession(Path(), device="cpu"), []
     for member in members:
         network = _with_attention(member.network, "math")
-        own = replace(inputs, half_life_NH=member.feature_scale.apply(features_NH))
+        own = replace(inputs, half_life_NH=member.feature_scale.apply(half_life_values(features_NH, member.model)))
         standardised = predict(network, own, np.arange(inputs.num_genes), session, bf16=False)
         levels.append(member.label_scale.to_unit(standardised))
     return np.mean(levels, axis=0)
@@ -159,7 +160,8 @@ def _random_genes(member: TrainedModel) -> tuple[GeneInputs, Floats]:
     lengths = np.maximum(1, (shares * model.max_protein).astype(int))
     proteins = random.integers(1, NUM_SYMBOLS[model.tokens], lengths.sum(), dtype=np.uint8)
     features = random.normal(size=(len(shares), HALF_LIFE_FEATURES)).astype(np.float32)
-    features = (features + member.feature_scale.mean).astype(np.float32)
+    features = (features + member.feature_scale.mean[:HALF_LIFE_FEATURES]).astype(np.float32)
     features[-1, 0] = np.nan
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return GeneInputs(model, windows, proteins, offsets, member.feature_scale.apply(features)), features
+    half_life = member.feature_scale.apply(half_life_values(features, model))
+    return GeneInputs(model, windows, proteins, offsets, half_life), features

@@ -48,6 +48,7 @@ def test_a_network_that_comes_near_the_ceiling_passes_and_every_figure_is_a_numb
     assert figures["dna_ceiling"] == pytest.approx(0.8, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_with_shuffled_labels_the_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def train_on_shuffled(job: Job, data: StudyData, session: Session) -> None:

@@ -281,6 +281,7 @@ def test_widths_are_tried_first_and_a_trial_that_fails_is_worth_what_it_reached(
     assert tried[:2] == [64, 8]
 
 
+@pytest.mark.slow
 def test_the_command_compares_the_worlds_and_writes_what_the_report_quotes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

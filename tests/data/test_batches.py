@@ -17,6 +17,7 @@ from raystudy.data.batches import (
     Inputs,
     LabelScale,
     StudyData,
+    half_life_values,
     sealed_labels,
 )
 from raystudy.data.encode import (
@@ -228,6 +229,17 @@ def test_half_life_features_are_on_the_training_genes_scale_and_0_where_missing(
     assert np.array_equal(half_life_BH.numpy(), scale.apply(three.features)[ROWS])
     assert half_life_BH[2].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
     assert half_life_BH[0, 0] == 3
+
+
+def test_an_indicator_says_which_features_are_missing_and_nothing_where_that_never_differs(three: Genes) -> None:
+    marked = model("dna", half_life_missing="indicator")
+    scale = FeatureScale.fit(half_life_values(three.features, marked), np.array([0, 1]))
+
+    half_life_NH = GeneInputs.of(three, marked, scale).half_life_NH
+
+    assert np.array_equal(half_life_NH[:, :8], read(three, model("dna")).half_life_NH)
+    assert half_life_NH[:, 8 + 2].tolist() == [-1, 1, -1]  # of genes 0 and 1, it is gene 1 that lacks its third one
+    assert not np.delete(half_life_NH[:, 8:], 2, axis=1).any()
 
 
 @pytest.mark.parametrize("family", ["dna", "protein", "dna_protein"])

@@ -184,6 +184,7 @@ def test_windows_that_touch_do_not_overlap_and_one_base_more_does() -> None:
             protein_tokens=np.array([1, 2], np.uint8),
             protein_offsets=np.array([0, 1, 2]),
             num_genes=2,
+            notes={},
         )
         nobody = np.array([], np.int64)
         found = audit(genes, {"train": np.array([0]), "valid": nobody, "test": np.array([1])}, WINDOW)

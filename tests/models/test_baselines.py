@@ -10,7 +10,7 @@ from raystudy.data.batches import LabelScale, sealed_labels
 from raystudy.data.genes import Genes
 from raystudy.data.sources import prepare
 from raystudy.data.splits import Split, make_split
-from raystudy.models.baselines import BASELINES, counted_features, fit_baseline
+from raystudy.models.baselines import BASELINES, counted_features, fit_baseline, ridge
 from raystudy.study.model import Input, ModelSpec
 from raystudy.study.sections import BudgetSpec, DataSpec, SplitSpec
 from raystudy.study.spec import StudySpec
@@ -99,6 +99,17 @@ def test_what_any_network_of_the_study_reads_is_counted_and_nothing_beyond_it(ge
 
     np.testing.assert_array_equal(counted_features(genes, [left, right, short]), count_parts(genes, WINDOW, 20))
     np.testing.assert_array_equal(counted_features(genes, [left, short, long]), count_parts(genes, (up, down - 20), 40))
+
+
+def test_ridge_is_told_what_is_missing(genes: Genes, split: Split) -> None:
+    """Where only the lack of a value tells, what stands at the mean can tell nothing."""
+    random = np.random.default_rng(0)
+    lacking = random.random(genes.num_genes) < 0.5
+    features = np.where(lacking, np.nan, random.normal(size=genes.num_genes))[:, None]
+
+    predicted = ridge(features, np.where(lacking, 1.0, -1.0), split)
+
+    assert np.corrcoef(predicted[split.test], lacking[split.test])[0, 1] > 0.99
 
 
 def count_parts(genes: Genes, window_bp: tuple[int, int], max_protein: int) -> Floats:

@@ -59,6 +59,8 @@ FEED_FORWARD = 2 * D + (D * 4 * D + 4 * D) + (2 * D * D + D)
         ("table1", {"latent_summary": False}, -(2 * D + D * Q + Q) - Q),
         ("table1", {"half_life": "none"}, -8 * Q),
         ("dnaperceiver", {"half_life": "mlp"}, 144),
+        ("table1", {"half_life_missing": "indicator"}, 8 * Q),
+        ("xpresso", {"half_life": "mlp", "half_life_missing": "indicator"}, 8 * 64 + 2 * (16 * 16 + 16)),
         ("xpresso", {"encoder": "embedding"}, 5 * 128 + (128 - 4) * 128 * 6),
         ("xpresso", {"half_life": "mlp"}, 144),
         ("xpresso", {"half_life": "none"}, -8 * 64),

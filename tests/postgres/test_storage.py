@@ -245,6 +245,7 @@ def test_connections_that_were_cut_between_two_writes_are_not_noticed(
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])
 def test_an_answer_lost_after_any_single_write_changes_nothing(
     folder: Path, database: str, taken: bool, monkeypatch: pytest.MonkeyPatch

@@ -29,6 +29,25 @@ QUIET = [
     "--hide-scrollbars",
 ]
 
+WIDTHS = (390, 1200)
+MEASURE = """(() => {
+    const root = document.documentElement;
+    const box = element => element.getBoundingClientRect();
+    const inside = element => element.closest('.scroll') === null;
+    return {
+        excess: root.scrollWidth - root.clientWidth,
+        beyond: [...document.body.querySelectorAll('*')]
+            .filter(one => inside(one) && !one.closest('svg') && box(one).right > root.clientWidth + 1)
+            .map(one => one.tagName + ' ' + one.textContent.slice(0, 40)),
+        figures: [...document.querySelectorAll('svg')].map(one => {
+            const drawn = one.getBBox();
+            return [box(one).width, box(one).height, drawn.width, one.getAttribute('aria-label')];
+        }),
+        small: Math.min(...[...document.querySelectorAll('svg text')].map(one => box(one).height)),
+    };
+})()"""
+"""Of a page in its window: what sticks out, what is drawn how large."""
+
 
 @dataclass
 class Seen:

@@ -11,28 +11,10 @@ import pytest
 
 from raystudy.report.page import write_dimension_page, write_page
 from raystudy.tracking.records import Records
-from tests.report.browser import CHROMIUM, chromium, look
+from tests.report.browser import CHROMIUM, MEASURE, WIDTHS, chromium, look
 from tests.report.cases import rich_study
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
-
-WIDTHS = (390, 1200)
-MEASURE = """(() => {
-    const root = document.documentElement;
-    const box = element => element.getBoundingClientRect();
-    const inside = element => element.closest('.scroll') === null;
-    return {
-        excess: root.scrollWidth - root.clientWidth,
-        beyond: [...document.body.querySelectorAll('*')]
-            .filter(one => inside(one) && !one.closest('svg') && box(one).right > root.clientWidth + 1)
-            .map(one => one.tagName + ' ' + one.textContent.slice(0, 40)),
-        figures: [...document.querySelectorAll('svg')].map(one => {
-            const drawn = one.getBBox();
-            return [box(one).width, box(one).height, drawn.width, one.getAttribute('aria-label')];
-        }),
-        small: Math.min(...[...document.querySelectorAll('svg text')].map(one => box(one).height)),
-    };
-})()"""
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from raystudy.data.genes import Genes, GeneTable, write_genes
-from raystudy.data.sources import synthetic, yeast
+from raystudy.data.sources import ecoli, genome, synthetic, xpresso, yeast
 from raystudy.errors import SpecError
 
-SOURCES: dict[str, Callable[..., GeneTable]] = {"yeast": yeast.build, "synthetic": synthetic.build}
+SOURCES: dict[str, Callable[..., GeneTable]] = {
+    "yeast": yeast.build,
+    "ecoli": ecoli.build,
+    "synthetic": synthetic.build,
+    "xpresso": xpresso.build,
+    "genome": genome.build,
+}
 
 
 def prepare(source: str, out: Path, **options: Any) -> Genes:
-    """Make the gene table of ``source`` in the folder ``out`` and open it.
+    """Make the gene table of ``source`` in the folder ``out`` and open it; else as `build`, and ``out`` is as it was."""
+    return Genes.open(write_genes(build(source, **options), Path(out)))
 
-    ``options`` are the keyword arguments of the source's ``build``. Raises SpecError for an unknown source or
-    option, DataError when the source's data cannot be had; ``out`` is then as it was.
+
+def build(source: str, **options: Any) -> GeneTable:
+    """The gene table of ``source``; ``options`` are the keyword arguments of the source's own ``build``.
+
+    Raises SpecError for an unknown source, an unknown option or one that is needed and not given, DataError when the
+    source's data cannot be had or read.
     """
     if source not in SOURCES:
         near = difflib.get_close_matches(source, SOURCES, n=1)
@@ -27,11 +38,17 @@ def prepare(source: str, out: Path, **options: Any) -> Genes:
             f"There is no data source {source!r}; known are {', '.join(sorted(SOURCES))}."
             f"{f' Did you mean {near[0]!r}?' if near else ''} Name one of these."
         )
-    build = SOURCES[source]
-    known = inspect.signature(build).parameters
+    known = inspect.signature(SOURCES[source]).parameters
     if unknown := sorted(set(options) - set(known)):
         raise SpecError(
             f"The source {source!r} has no option {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(known) or 'none'}. Leave it out, or name one of these."
         )
-    return Genes.open(write_genes(build(**options), Path(out)))
+    needed = {name for name, parameter in known.items() if parameter.default is parameter.empty}
+    if missing := sorted(needed - set(options)):
+        raise SpecError(
+            f"The source {source!r} is made from files of yours and needs {', '.join(map(repr, missing))} as well. "
+            f"Give them to `raystudy prepare {source} --out FOLDER`; a study reads what that wrote with "
+            f"`data: {{path: FOLDER}}`, or `--data FOLDER`."
+        )
+    return SOURCES[source](**options)

