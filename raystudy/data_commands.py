@@ -69,7 +69,7 @@ def prepare(
         typer.Option(help="Where windows stand: start codon (the default) or TSS.", rich_help_panel=Reading),
     ] = None,
     tss: Annotated[
-        Path | None, typer.Option(help="Table of gene_id and tss, 1-based; windows stand there.", rich_help_panel=Reading)
+        Path | None, typer.Option(help="Table of gene_id and tss (1-based).", rich_help_panel=Reading)
     ] = None,
     genetic_code: Annotated[
         int | None, typer.Option(help="NCBI's number, where the annotation says none; 1.", rich_help_panel=Reading)

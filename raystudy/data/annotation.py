@@ -17,7 +17,7 @@ transcript's. This befalls
 * parts on several chromosomes or strands, and trans-splicing, whose order is not that of the chromosome;
 * an unknown strand; exons that overlap; CDS outside its exons; a `transl_table` that is no number;
 * coding parts that overlap (ribosomal slippage backwards): the bases read twice cannot be told in `Intervals`;
-* a gene id that an earlier gene elsewhere has, and a gene without the attribute that is to name it.
+* a gene without the attribute that is to name it.
 
 One-base gaps (slippage forwards) stay. A coding sequence is not `complete` where its attributes say so (``partial`` of
 the CDS, the tags ``cds_start_NF`` and ``cds_end_NF``) or it begins within a codon (phase 1 or 2). On a circular
@@ -33,7 +33,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from raystudy.data.annotation_lines import Role
-from raystudy.data.annotation_parts import Coding, Gathered, Key, Parts, Refused, Span, overlap
+from raystudy.data.annotation_parts import Coding, Gathered, Parts, Refused, Span, overlap
 from raystudy.data.attributes import (
     TYPE,
     Attributes,
@@ -75,11 +75,10 @@ def read_annotation(path: Path, gene_id: str | None, findings: Findings) -> Anno
     kept: list[Transcript] = []
     levels: list[Attributes] = []
     left_out: list[tuple[str, str, str]] = []
-    places: dict[str, tuple[Key, str, str]] = {}
     for key, parts, coding in gathered.codings():
         gene = transcript = key[-1] or "without an id"  # until more is known
         try:
-            place, levels = gathered.levels(key, coding)
+            levels = gathered.levels(key, coding)
             transcript = transcript_name(levels) or transcript
             gene = gene_name(levels, gene_id) or gene_name(levels, None) or transcript
             if is_pseudogene(levels):
@@ -88,8 +87,6 @@ def read_annotation(path: Path, gene_id: str | None, findings: Findings) -> Anno
                 raise Refused(f"its gene has no {gene_id!r}" if gene_id else "nothing names its gene")
             wraps = _join_at_origin(parts, coding, gathered.circle_bp.get(parts.chrom, 0))
             read = _transcript(gene, transcript, levels, parts, coding)
-            if places.setdefault(gene, (place, read.chrom, read.strand)) != (place, read.chrom, read.strand):
-                raise Refused("a gene elsewhere, earlier in the file, has its gene's id")
             if wraps:
                 findings.repair(
                     "parts on both sides of the origin of a circular chromosome joined", transcript[:MOST_LETTERS]

@@ -176,19 +176,20 @@ class Gathered:
             for coding in found:
                 yield key, parts, coding
 
-    def levels(self, key: Key, coding: Coding) -> tuple[Key, list[Attributes]]:
-        """The gene's key, and the attributes of the gene, of what lies between, and of the CDS.
+    def levels(self, key: Key, coding: Coding) -> list[Attributes]:
+        """The attributes of the gene, of what lies between, and of the CDS.
 
         In GTF genes and transcripts need no lines of their own. Raises Refused where they are not one clear line.
         """
-        gene, chain = (key[:1], [key[:1], key]) if self._is_gtf else self._climb(key)
+        chain = [key[:1], key] if self._is_gtf else self._climb(key)
         nodes = [self._nodes[one] for one in chain if one in self._nodes]
         if any(node.num_lines > 1 for node in nodes):
             raise Refused("several lines have the ID of its gene or transcript")
         lines = [(node.attributes, node.kind) for node in nodes if node.attributes != coding.attributes]
-        return gene, [_attributes(*line, bool(self._is_gtf)) for line in [*lines, (coding.attributes, "CDS")]]
+        return [_attributes(*line, bool(self._is_gtf)) for line in [*lines, (coding.attributes, "CDS")]]
 
-    def _climb(self, key: Key) -> tuple[Key, list[Key]]:
+    def _climb(self, key: Key) -> list[Key]:
+        """From the gene down to this one."""
         chain: list[Key] = []
         while key in self._nodes:
             if len(chain) == MOST_LEVELS:
@@ -196,7 +197,7 @@ class Gathered:
             chain.insert(0, key)
             node = self._nodes[key]
             if _GENE.search(node.kind) or not node.parents:
-                return key, chain
+                return chain
             if len(node.parents) > 1:
                 raise Refused("its transcript belongs to several genes")
             [key] = node.parents

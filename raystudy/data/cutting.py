@@ -66,6 +66,7 @@ class Cutter:
     findings: Findings
     num_met: int = 0
     num_broken: int = 0
+    codes: set[int] = field(default_factory=set)
     translation: Counter[str] = field(default_factory=Counter)
     differing: list[str] = field(default_factory=list)
     origins: Counter[str] = field(default_factory=Counter)
@@ -125,6 +126,7 @@ class Cutter:
         if code not in unambiguous_dna_by_id:
             raise _Drop("an unknown genetic code (transl_table)")
         self.num_met += 1
+        self.codes.add(code)
         if not chromosome.holds(transcript.exons):
             self.num_broken += 1
             raise _Drop("bases beyond the end of its chromosome")

@@ -30,8 +30,6 @@ class Chromosome:
 
     def bases(self, intervals: Intervals, strand: str) -> Tokens:
         """The intervals' bases one after the other in the gene's own direction, uint8."""
-        if intervals and intervals[0][0] > len(self.tokens):  # a UTR that lies past the origin with all its bases
-            intervals = tuple((first - len(self.tokens), last - len(self.tokens)) for first, last in intervals)
         return spliced(self.tokens, intervals, strand, self.circular)
 
     def window(self, anchor: int, strand: str, window_bp: tuple[int, int]) -> Tokens:

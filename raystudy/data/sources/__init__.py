@@ -22,7 +22,10 @@ SOURCES: dict[str, Callable[..., GeneTable]] = {
 
 
 def prepare(source: str, out: Path, **options: Any) -> Genes:
-    """Make the gene table of ``source`` in the folder ``out`` and open it; else as `build`, and ``out`` is as it was."""
+    """Make the gene table of ``source`` in the folder ``out`` and open it; where it fails ``out`` is as it was.
+
+    Options and errors are those of `build`.
+    """
     return Genes.open(write_genes(build(source, **options), Path(out)))
 
 

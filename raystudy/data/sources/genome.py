@@ -32,6 +32,7 @@ from raystudy.data.loci import Chromosome, tokens_of
 from raystudy.data.proteins import ProteinFile, check_code
 from raystudy.data.transcripts import Transcript
 from raystudy.errors import DataError, SpecError
+from raystudy.study.sections import NAME
 
 
 def build(
@@ -66,6 +67,8 @@ def build(
         raise SpecError(f"`window_bp` is bases up and down of the anchor, 0 and 1 at least, but got {list(window_bp)}")
     if anchor not in (None, "cds", "tss"):
         raise SpecError(f"`anchor` is cds (start codon) or tss, but got {anchor!r}")
+    if not NAME.fullmatch(name):
+        raise SpecError(f"`name` is letters, digits, `_`, `.` and `-`, as a study's, but got {name!r}")
     if tss is not None and anchor == "cds":
         raise SpecError("a TSS table was given, but `anchor` is cds. Leave one of them out")
     engine, findings = chosen_engine(homology), Findings()
@@ -110,7 +113,7 @@ def build(
         family_ids=_families(genes, engine)[kept],
         notes={
             "anchor": "TSS" if cutter.anchor == "tss" else "start codon",
-            "genetic_code": code,
+            "genetic_code": sorted(cutter.codes),
             "representative_transcript": REPRESENTATIVE,
             "homology": engine,
             "files": {role: [names[path] for path in paths] for role, paths in roles.items()},
