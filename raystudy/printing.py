@@ -251,14 +251,16 @@ def print_split(found: dict[str, Any]) -> None:
             continue
         dropped = [one["dropped"].get(reason, 0) for reason in ("window_overlap", "family")]
         sizes.add_row(way, *(f"{number:,}" for number in [one["train"], one["valid"], one["test"], *dropped]))
-        leaks.add_row(way)
-        for pair, leak in one["pairs"].items():
+        if "pairs" in one:
+            leaks.add_row(way)
+        for pair, leak in one.get("pairs", {}).items():
             counts = ("window_overlaps", "window_overlaps_half", "family_members", "identical_proteins")
             cells = [_share(leak[key], leak["held_out"]) for key in counts]
             cells += [_likeness(leak[key]) for key in ("protein_similarity", "window_similarity")]
             leaks.add_row(f"  {pair}", *cells)
-    if leaks.row_count:
+    if sizes.row_count:
         console.print(sizes)
+    if leaks.row_count:
         console.print(leaks)
         console.print(
             "Of the genes of the second part: those whose window overlaps one of the first, or shares more than half "

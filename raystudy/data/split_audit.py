@@ -15,6 +15,7 @@ from raystudy.data.splits import (
     PAIRS,
     PARTS,
     Rows,
+    Split,
     make_split,
     nearest_start_bp,
     window_starts,
@@ -26,13 +27,18 @@ WAYS: tuple[str, ...] = get_args(SplitSpec.model_fields["by"].annotation)
 
 
 def compare_splits(
-    genes: Genes, spec: SplitSpec, ways: Sequence[str], window_bp: tuple[int, int], target: str | None = None
+    genes: Genes,
+    spec: SplitSpec,
+    ways: Sequence[str],
+    window_bp: tuple[int, int],
+    target: str | None = None,
+    audit: bool = True,
 ) -> dict[str, Any]:
     """Part the genes (with a ``target``, those that have this level) each of these ways, and compare.
 
     ``ways`` holds for each way its ``hash``, the genes in ``train``, ``valid``, ``test``, those ``dropped`` by reason,
-    and for the ``pairs`` of parts what the held-out one shares with the other; where it cannot be made of this data,
-    why it is ``refused`` instead. Of ``spec`` all but ``by`` is used.
+    and with ``audit`` for the ``pairs`` of parts what the held-out one shares with the other; where it cannot be made
+    of this data, why it is ``refused`` instead. Of ``spec`` all but ``by`` is used.
 
     Of a pair's ``held_out`` genes, ``window_overlaps`` counts those whose window overlaps one of the other part, and
     ``window_overlaps_half`` those that share more than half of it with a single one; ``family_members`` have a homolog
@@ -45,9 +51,9 @@ def compare_splits(
     if unknown := [way for way in ways if way not in WAYS]:
         raise SpecError(f"genes can be parted by {', '.join(WAYS)}, but got {', '.join(map(repr, unknown))}")
     labelled = np.ones(genes.num_genes, np.bool_) if target is None else np.isfinite(genes.target(target))
-    proteins = distinct_kmers(genes.protein_tokens, genes.protein_offsets)
-    windows = window_kmers(genes.windows(window_bp))
+    genes.windows(window_bp)  # refuses one that is not stored
     found: dict[str, Any] = {}
+    splits: dict[str, Split] = {}
     for way in dict.fromkeys(ways):
         try:
             split = make_split(genes, SplitSpec.model_validate({**spec.model_dump(), "by": way}), window_bp, labelled)
@@ -55,11 +61,18 @@ def compare_splits(
             found[way] = {"refused": str(error)}
             continue
         sizes = {part: len(getattr(split, part)) for part in PARTS}
-        pairs = {
-            f"{seen}-{held}": _leaks(genes, proteins, windows, getattr(split, held), getattr(split, seen), window_bp)
-            for seen, held in PAIRS
-        }
-        found[way] = {"hash": split.hash, **sizes, "dropped": split.dropped, "pairs": pairs}
+        found[way] = {"hash": split.hash, **sizes, "dropped": split.dropped}
+        splits[way] = split
+    if audit:
+        proteins = distinct_kmers(genes.protein_tokens, genes.protein_offsets)
+        windows = window_kmers(genes.windows(window_bp))
+        for way, split in splits.items():
+            found[way]["pairs"] = {
+                f"{seen}-{held}": _leaks(
+                    genes, proteins, windows, getattr(split, held), getattr(split, seen), window_bp
+                )
+                for seen, held in PAIRS
+            }
     return {
         "data": genes.hash,
         "source": genes.source,

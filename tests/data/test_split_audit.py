@@ -131,6 +131,19 @@ def test_what_is_not_known_is_no_number(few: Genes, capsys: pytest.CaptureFixtur
     assert row.split()[1:6] == ["-", "-", "-", "-", "-"]
 
 
+def test_without_an_audit_the_sizes_are_the_same_and_nothing_else_is_said(
+    few: Genes, compared: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compare_splits(few, SPEC, WAYS, WINDOW, audit=False)
+    without = {way: {key: one[key] for key in one if key != "pairs"} for way, one in compared["ways"].items()}
+    assert found == {**compared, "ways": without}
+    printing.print_split(found)
+    out = capsys.readouterr().out
+    assert all(way in out for way in WAYS)
+    assert "train-test" not in out
+    assert "homolog" not in out
+
+
 def test_an_unknown_way_or_window_is_refused(few: Genes) -> None:
     with pytest.raises(SpecError, match=r"parted by block, chromosome, family, random.*but got 'gene'"):
         compare_splits(few, SPEC, ["block", "gene"], WINDOW)
