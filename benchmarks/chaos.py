@@ -267,7 +267,7 @@ def _tracked(records: Records) -> list[Tracked]:
         Tracked(
             run.data.tags.get("raystudy.trial_id", run.info.run_id),
             run.info.status,
-            sorted(one.step for one in client.get_metric_history(run.info.run_id, "valid_r2")),
+            sorted(one.step for one in client.get_metric_history(run.info.run_id, "vs_epoch/valid_r2")),
         )
         for run in (client.search_runs([experiment.experiment_id], max_results=1000) if experiment else [])
     ]

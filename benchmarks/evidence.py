@@ -27,7 +27,7 @@ TOLD = {
 
 @dataclass(frozen=True)
 class Tracked:
-    """One MLflow run: the trial (``study`` for the study's own), its status and the epochs of its ``valid_r2``."""
+    """One MLflow run: the trial (``study`` for the study's own), its status and the epochs of its validation R2."""
 
     trial_id: str
     status: str
