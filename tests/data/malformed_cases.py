@@ -15,7 +15,6 @@ from typing import Any
 
 from Bio.bgzf import BgzfWriter
 
-from raystudy.data.archives import read_members
 from tests.data.genome_cases import MadeGenome, edit, make_genome, put, wrapped
 
 Options = dict[str, Any]
@@ -264,5 +263,3 @@ REFUSED_WHATEVER_IT_IS: dict[str, tuple[Change, str]] = {
     "a folder": (lambda path: (path.unlink(), path.mkdir())[1], "[Dd]irectory"),
     "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path))[1], "symbolic links"),
 }
-
-__all__ = ["read_members"]

@@ -34,7 +34,7 @@ def test_notes_say_what_the_table_was_made_of(made: MadeGenome, tmp_path: Path) 
     assert table.notes["files"] == files
     assert sorted(table.source_digests) == ["genes.gff3", "genome.fa", "levels.tsv"]
     assert table.notes["anchor"] == "start codon"
-    assert (table.notes["genetic_code"], table.notes["homology"]) == ([1], "kmer")
+    assert (table.notes["genetic_code"], table.notes["homology"]["engine"]) == ([1], "k-mers")
     assert table.notes["targets"] == {"mrna": "log10(TPM + 0.1)"} == {"mrna": table.targets["mrna"].unit}
     assert "circular" not in table.notes
     assert Genes.open(write_genes(table, tmp_path / "out")).num_genes == 10

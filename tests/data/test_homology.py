@@ -122,7 +122,7 @@ def test_without_mmseqs2_the_kmers_are_chosen_and_asking_for_it_says_how_to_inst
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert chosen_engine() == chosen_engine("auto") == chosen_engine("kmer") == "kmer"
+    assert chosen_engine("auto") == chosen_engine("kmer") == "kmer"
     with pytest.raises(SpecError, match=r"`mmseqs`.* not on the PATH.*apt-get install mmseqs2.*`kmer`"):
         chosen_engine("mmseqs2")
     with pytest.raises(SpecError, match="got 'blast'"):
@@ -134,15 +134,19 @@ def test_a_program_that_is_there_is_chosen_unless_kmers_are_asked_for(
 ) -> None:
     (tmp_path / "mmseqs").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert chosen_engine() == chosen_engine("auto") == chosen_engine("mmseqs2") == "mmseqs2"
+    assert chosen_engine("auto") == chosen_engine("mmseqs2") == "mmseqs2"
     assert chosen_engine("kmer") == "kmer"
 
 
 def test_families_of_a_users_proteins_say_by_which_rule_they_are() -> None:
     proteins = make_proteins(1)
-    found, how = find_families(*pack(proteins), asked="kmer")
+    tokens = [tokenize_protein(protein) for protein in proteins]
+    found, how = find_families(tokens, "kmer")
     assert found.tolist() == brute_force_families(proteins, 0.05)
     assert how == {"engine": "k-mers", "rule": "5% of the shorter one's 6-mers, and at least 6 of them or 30%"}
+    found, how = find_families(tokens, None)
+    assert found.tolist() == brute_force_families(proteins)
+    assert how == {"engine": "k-mers", "rule": "30% of the shorter one's 6-mers"}
 
 
 def dna(random: np.random.Generator, length: int) -> NDArray[np.uint8]:

@@ -79,7 +79,7 @@ def test_relatives_without_a_kept_stretch_are_found_by_mmseqs2_only() -> None:
     pairs = [one for original in originals for one in (original, relative(random, original, 0.45, stretch=1))]
     tokens, offsets = pack(pairs)
     assert families(tokens, offsets, min_shared=DISTANT_SHARED).tolist() == list(range(8))
-    found, how = find_families(tokens, offsets, "mmseqs2")
+    found, how = find_families([tokenize_protein(one) for one in pairs], "mmseqs2")
     assert found.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert how["engine"].removeprefix("MMseqs2 ") == mmseqs.version() != ""
     assert how["rule"].startswith(

@@ -137,7 +137,10 @@ def test_impossible_sizes_are_refused_before_anything_is_written(tmp_path: Path,
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"no data source 'yeats'; known are synthetic, yeast\. Did you mean 'yeast'"):
+    with pytest.raises(
+        SpecError,
+        match=r"no data source 'yeats'; known are ecoli, genome, synthetic, xpresso, yeast\. Did you mean 'yeast'",
+    ):
         prepare("yeats", tmp_path / "data")
 
 

@@ -21,7 +21,7 @@ from raystudy.data.archives import read_members
 from raystudy.data.encode import Tokens, half_life_features, tokenize_protein
 from raystudy.data.findings import Findings
 from raystudy.data.genes import GeneTable, Target
-from raystudy.data.homology import families
+from raystudy.data.homology import Homology, find_families
 from raystudy.data.loci import Chromosome, text_of, tokens_of
 from raystudy.data.sources import ecoli_tables as tables
 from raystudy.data.sources.ecoli_tables import rows_by_key
@@ -78,12 +78,13 @@ class _Gene:
         return np.split(whole, [self.utr5_bp, self.utr5_bp + cds_bp])
 
 
-def build() -> GeneTable:
+def build(homology: Homology | None = None) -> GeneTable:
     """The 4,309 genes that code for a protein: windows of 7,000 bp up and 3,500 down of the start codon, around the
     origin where need be; targets ``mrna``, ``protein`` and ``mrna_half_life``, NaN where not measured.
 
     The coding sequence is the gene's whole span, also for the 27 genes whose protein is not its translation from
     end to end (frameshifts, inner starts). A protein at 0 ppm, and a half-life of 0, were not measured.
+    ``homology`` finds more distant relatives than the families of every machine have.
     Raises DataError when an archive cannot be had, or does not hold what it should.
     """
     findings = Findings()
@@ -92,7 +93,7 @@ def build() -> GeneTable:
     genes = sorted(_genes(members, len(genome.tokens), findings), key=lambda gene: (gene.start, gene.end))
     parts = [gene.parts(genome) for gene in genes]
     proteins = [tokenize_protein(gene.protein, gene.gene_id) for gene in genes]
-    offsets = np.concatenate([[0], np.cumsum([len(protein) for protein in proteins])])
+    family_ids, how = find_families(proteins, homology)
     return GeneTable(
         source="ecoli",
         source_digests={archive.filename: archive.sha256 for archive in (GENOME, LEVELS)},
@@ -110,12 +111,13 @@ def build() -> GeneTable:
             [half_life_features(cds, utr5=utr5, utr3=utr3, intron_bp=0, num_junctions=0) for utr5, cds, utr3 in parts]
         ),
         targets=_targets(genes, members, findings),
-        family_ids=families(np.concatenate(proteins), offsets),
+        family_ids=family_ids,
         notes={
             "anchor": "start codon",
             "circular": {genome.name: len(genome.tokens)},
             "genome": "Escherichia coli K-12 substr. MG1655",
             "genetic_code": 11,
+            "homology": how,
             "findings": findings.as_json(),
         },
     )

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from Bio.SeqIO.FastaIO import SimpleFastaParser
-from numpy.typing import NDArray
 
 from raystudy.data.annotation import read_annotation
 from raystudy.data.cutting import REPRESENTATIVE, SEVERAL_PLACES, Cutter, Gene
@@ -26,7 +25,7 @@ from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
 from raystudy.data.genbank import read_genbank
 from raystudy.data.genes import GeneTable, Target
-from raystudy.data.homology import Engine, chosen_engine, families
+from raystudy.data.homology import Homology, chosen_engine, find_families
 from raystudy.data.joining import Rows, without_version
 from raystudy.data.loci import Chromosome, tokens_of
 from raystudy.data.proteins import ProteinFile, check_code
@@ -49,7 +48,7 @@ def build(
     anchor: Literal["cds", "tss"] | None = None,
     genetic_code: int = 1,
     window_bp: tuple[int, int] = (7000, 3500),
-    homology: Literal["auto", "mmseqs2", "kmer"] = "auto",
+    homology: Homology = "auto",
     name: str = "genome",
 ) -> GeneTable:
     """The genes that have a level in the table ``expression``, from ``genbank``, or ``genome`` and ``annotation``.
@@ -71,8 +70,8 @@ def build(
         raise SpecError(f"`name` is letters, digits, `_`, `.` and `-`, as a study's, but got {name!r}")
     if tss is not None and anchor == "cds":
         raise SpecError("a TSS table was given, but `anchor` is cds. Leave one of them out")
-    engine, findings = chosen_engine(homology), Findings()
-    code, names = check_code(genetic_code), _distinct_names(chain(*roles.values()))
+    chosen_engine(homology)  # which may be refused, before much is read
+    findings, code, names = Findings(), check_code(genetic_code), _distinct_names(chain(*roles.values()))
     digests = {name: _sha256(path) for path, name in names.items()}
 
     levels = read_expression(expression, formulas, id_column, findings)
@@ -95,6 +94,7 @@ def build(
     transcripts = [genes[row].transcript for row in kept]
     placed = [one.placed for one in genes if one.placed is not None]
     targets = _targets(levels, rows, transcripts)
+    family_ids, how = find_families([gene.protein_tokens for gene in genes], homology)
     return GeneTable(
         source=name,
         source_digests=digests,
@@ -110,12 +110,12 @@ def build(
         cds=[genes[row].cds for row in kept],
         features=np.stack([one.features for one in placed]),
         targets=targets,
-        family_ids=_families(genes, engine)[kept],
+        family_ids=family_ids[kept],
         notes={
             "anchor": "TSS" if cutter.anchor == "tss" else "start codon",
             "genetic_code": sorted(cutter.codes),
             "representative_transcript": REPRESENTATIVE,
-            "homology": engine,
+            "homology": how,
             "files": {role: [names[path] for path in paths] for role, paths in roles.items()},
             "targets": {formula.name: str(formula) for formula in formulas},
             **({"circular": circular} if circular else {}),
@@ -261,11 +261,6 @@ def _cut(chromosomes: Iterable[Chromosome], cutter: Cutter) -> tuple[list[Gene],
         reasons = "; ".join(f"{reason} ({len(them):,})" for reason, them in dropped)
         raise DataError(f"no gene is left for the table. What was left out: {reasons}")
     return genes, circular
-
-
-def _families(genes: list[Gene], engine: Engine) -> NDArray[np.int64]:
-    offsets = np.cumsum([0, *(len(gene.protein_tokens) for gene in genes)], dtype=np.int64)
-    return families(np.concatenate([gene.protein_tokens for gene in genes]), offsets, engine=engine)
 
 
 def _targets(levels: Expression, rows: Rows, transcripts: list[Transcript]) -> dict[str, Target]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from raystudy.data.encode import FEATURES, Tokens, tokenize_protein
 from raystudy.data.findings import Findings
 from raystudy.data.genes import GeneTable, Target
-from raystudy.data.homology import chosen_engine, find_families
-from raystudy.data.sequences import Ragged
+from raystudy.data.homology import Homology, chosen_engine, find_families
 from raystudy.data.sources.xpresso_files import TSS, WINDOW_BP, Part, read_part, read_windows
 from raystudy.data.sources.xpresso_joined import join
 from raystudy.data.splits import COORDINATES, FAMILIES, PARTS, PUBLISHED
@@ -49,7 +48,7 @@ def build(
     expression: Path | None = None,
     target: Sequence[str] = (),
     id_column: str | None = None,
-    homology: Literal["auto", "mmseqs2", "kmer"] = "auto",
+    homology: Homology = "auto",
 ) -> GeneTable:
     """All genes of the folder ``files`` in its order, with their mRNA level as it stands there as target ``mrna``.
 
@@ -144,14 +143,14 @@ def _count_missing(
 
 
 def _families(
-    texts: Sequence[str], gene_ids: Sequence[str], path: Path | None, homology: Literal["auto", "mmseqs2", "kmer"]
+    texts: Sequence[str], gene_ids: Sequence[str], path: Path | None, homology: Homology
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Families and what to note of them; without proteins each gene is one, which is noted as not known."""
     if path is None:
         return np.arange(len(gene_ids)), {FAMILIES: False}
     named = zip(texts, gene_ids, strict=True)
-    tokens = Ragged.of(tokenize_protein(text, f"{path}: the protein of {gene}") for text, gene in named)
-    family_ids, how = find_families(*tokens, asked=homology)
+    tokens = [tokenize_protein(text, f"{path}: the protein of {gene}") for text, gene in named]
+    family_ids, how = find_families(tokens, homology)
     return family_ids, {"homology": how}
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from Bio import SeqIO
-from numpy.typing import NDArray
 
-from raystudy.data.encode import DNA_UNKNOWN, PROTEIN_UNKNOWN, Tokens, tokenize_protein
+from raystudy.data.encode import DNA_UNKNOWN, PROTEIN_UNKNOWN, tokenize_protein
 from raystudy.data.findings import Findings
 from raystudy.data.genbank import chromosome
 from raystudy.data.genes import GeneTable, Target
-from raystudy.data.homology import families
+from raystudy.data.homology import Homology, find_families
 from raystudy.data.loci import Chromosome, start_codon, text_of
 from raystudy.data.sources.index import Archive, fetch
 
@@ -48,11 +47,11 @@ _IMPUTED_ABUNDANCE = "0.00015528148944099398"  # the table's default for protein
 _UNIT = "log10 of the abundance as a fraction of all protein (ppm / 1e6)"
 
 
-def build() -> GeneTable:
+def build(homology: Homology | None = None) -> GeneTable:
     """The 5,803 genes with a protein level: windows of 7,000 bp up and 3,500 down of the start codon.
 
     UTR features are missing: the archive's mRNA features equal the CDS. Families are made from all 5,983
-    proteins, so that two genes linked by one without a level stay together.
+    proteins, so that two genes linked by one without a level stay together; ``homology`` finds more distant ones.
     Raises DataError when an archive cannot be had.
     """
     paths = {archive: fetch(archive) for archive in (GENOME, LEVELS, ACCESSIONS)}
@@ -63,6 +62,7 @@ def build() -> GeneTable:
     kept = [row for row, (_, cds) in enumerate(coding) if cds.gene_id in levels]
     genes = [coding[row] for row in kept]
     windows = np.stack([one.window(start_codon(cds), cds.strand, WINDOW_BP) for one, cds in genes])
+    family_ids, how = find_families(proteins, homology)
     return GeneTable(
         source="yeast",
         source_digests={archive.filename: archive.sha256 for archive in paths},
@@ -78,9 +78,10 @@ def build() -> GeneTable:
         cds=[text_of(one.bases(cds.cds, cds.strand)) for one, cds in genes],
         features=np.stack([one.features(cds) for one, cds in genes]),
         targets={"protein": Target(np.array([levels[cds.gene_id] for _, cds in genes]), _UNIT)},
-        family_ids=_families(proteins)[kept],
+        family_ids=family_ids[kept],
         notes={
             "anchor": "start codon",
+            "homology": how,
             "genome": "Saccharomyces cerevisiae S288C, R64-2-1",
             "left_out_without_translation": num_untranslated,
             "left_out_without_protein_level": len(coding) - len(genes),
@@ -103,11 +104,6 @@ def _read_genome(wheel: Path) -> tuple[list[Chromosome], int]:
         chromosomes.append(chromosome(record, name, None, findings))
     untranslated = [cds for one in chromosomes for cds in one.transcripts if not cds.protein]
     return chromosomes, len(untranslated) + sum(map(len, findings.dropped.values()))
-
-
-def _families(proteins: list[Tokens]) -> NDArray[np.int64]:
-    offsets = np.concatenate([[0], np.cumsum([len(protein) for protein in proteins])])
-    return families(np.concatenate(proteins), offsets)
 
 
 def _read_levels(levels_wheel: Path, accessions_wheel: Path) -> dict[str, float]:

@@ -1,0 +1,165 @@
+"""Files as users have them: each malformed one ends in an error that names it, or in a counted, reported repair.
+
+In no case is a gene of the table another one than in the table of the clean files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raystudy.data.genes import Genes, GeneTable, write_genes
+from raystudy.data.sources import build
+from raystudy.errors import DataError, SpecError
+from tests.data.malformed_cases import REFUSED_WHATEVER_IT_IS, SAME_WHATEVER_PACKS_IT, Case, refused, same, write
+from tests.data.malformed_genomes import FA, GFF, GB, TSV, GTF, TSS, PROTEINS, IN_ANNOTATION, IN_FASTA, NAMES
+from tests.data.malformed_tables import IN_GENBANK, IN_GTF, IN_PROTEINS, IN_TABLE, IN_TSS
+
+CASES: dict[str, Case] = {
+    **{f"{file} with {what}": same(file, change) for file in (FA, GFF, GB, TSV) for what, change in SAME_WHATEVER_PACKS_IT.items()},
+    **{f"{file} as {what}": refused(file, change, said) for file in (FA, GFF, GB, TSV, TSS, PROTEINS) for what, (change, said) in REFUSED_WHATEVER_IT_IS.items()},
+    **{f"FASTA: {name}": case for name, case in IN_FASTA.items()},
+    **{f"annotation: {name}": case for name, case in IN_ANNOTATION.items()},
+    **{f"names: {name}": case for name, case in NAMES.items()},
+    **{f"table: {name}": case for name, case in IN_TABLE.items()},
+    **{f"TSS: {name}": case for name, case in IN_TSS.items()},
+    **{f"proteins: {name}": case for name, case in IN_PROTEINS.items()},
+    **{f"GTF: {name}": case for name, case in IN_GTF.items()},
+    **{f"GenBank: {name}": case for name, case in IN_GENBANK.items()},
+}
+
+
+class Clean:
+    """The clean files of each variant and their table, made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tables: dict[str, GeneTable] = {}
+        self.options: dict[str, dict[str, Any]] = {}
+
+    def files(self, variant: str) -> Path:
+        folder = self.folder / variant
+        if variant not in self.options:
+            made, self.options[variant] = write(variant, folder)
+            table = build("genome", **self.options[variant])
+            assert list(table.gene_ids) == [gene.gene_id for gene in made.genes] or variant in ("circle", "ring")
+            planted = {gene.gene_id: (gene.coding, gene.protein) for gene in made.genes}
+            assert dict(zip(table.gene_ids, zip(table.cds, table.proteins), strict=True)) == planted
+            assert table.notes["findings"] == {"dropped": {}, "repaired": {}}
+            self.tables[variant] = table
+        return folder
+
+    def table(self, case: Case) -> GeneTable:
+        self.files(case.variant)
+        if "target" in case.options:
+            return build("genome", **(self.options[case.variant] | {"target": case.options["target"]}))
+        return self.tables[case.variant]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    return Clean(tmp_path_factory.mktemp("clean"))
+
+
+def spoiled(case: Case, clean: Clean, folder: Path) -> dict[str, Any]:
+    """The options of the case, whose files are in the folder."""
+    home = clean.files(case.variant)
+    shutil.copytree(home, folder)
+
+    def here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [here(one) for one in value]
+        return folder / value.name if isinstance(value, Path) else value
+
+    options = {name: here(value) for name, value in clean.options[case.variant].items()}
+    return options | (case.change(folder / case.name) or {}) | dict(case.options)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.refused])
+def test_a_file_that_cannot_be_used_is_refused_by_name_in_one_paragraph(
+    name: str, clean: Clean, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    options = spoiled(case, clean, tmp_path / "files")
+
+    with pytest.raises((DataError, SpecError)) as refusal:
+        build("genome", **options)
+
+    message = str(refusal.value)
+    assert re.search(case.refused, message), message
+    assert "files/" in message, f"which file? {message}"
+    assert "\n" not in message
+    assert len(message) < 1_200
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.refused])
+def test_no_gene_of_the_table_is_another_one_and_what_was_done_is_counted(
+    name: str, clean: Clean, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    table = build("genome", **spoiled(case, clean, tmp_path / "files"))
+
+    print(table.notes["findings"])
+    check_counted(case, table)
+    check_genes(case, clean.table(case), table)
+    genes = Genes.open(write_genes(table, tmp_path / "out"))
+    assert genes.gene_ids.tolist() == list(table.gene_ids)
+    for target in genes.targets:
+        np.testing.assert_array_equal(genes.target(target), table.targets[target].values)
+
+
+def check_counted(case: Case, table: GeneTable) -> None:
+    found = table.notes["findings"]
+    reasons = {reason: one for kind in ("dropped", "repaired") for reason, one in found[kind].items()}
+    for pattern, befallen in case.counted.items():
+        fitting = [reason for reason in reasons if re.search(pattern, reason)]
+        assert fitting, f"nothing was counted as {pattern!r}, but {reasons}"
+        examples = [one for reason in fitting for one in reasons[reason]["examples"]]
+        assert sorted(examples) == sorted(befallen)[:5] or set(befallen) <= set(examples) or set(examples) <= set(befallen)
+        assert sum(reasons[reason]["count"] for reason in fitting) == len(befallen)
+    unexpected = [reason for reason in reasons if not any(re.search(one, reason) for one in case.counted)]
+    assert not unexpected, reasons
+
+
+def check_genes(case: Case, before: GeneTable, now: GeneTable) -> None:
+    """Every gene has the values that it had, and those that are no more are counted."""
+    rows = {gene: row for row, gene in enumerate(now.gene_ids)}
+    places = {gene: rows.pop(case.renamed.get(gene, gene), None) for gene in before.gene_ids}
+    assert not rows, "genes that nobody planted"
+    notes = str(now.notes["findings"]) + str(now.notes["translation"])
+    for old, gene in enumerate(before.gene_ids):
+        new = places[gene]
+        if new is None:
+            assert case.renamed.get(gene, gene) in str(now.notes["findings"]), f"{gene} is gone, and nobody says so"
+        elif gene in case.reported:
+            assert gene in notes, f"{gene} may have changed, and nobody says so"
+        else:
+            was, is_now = values(before, old), values(now, new)
+            for name, value in was.items():
+                if isinstance(value, np.ndarray):
+                    other = is_now[name] != value
+                    other &= ~(np.isnan(is_now[name]) & np.isnan(value)) if value.dtype.kind == "f" else True
+                    if gene in case.lost:
+                        other &= ~np.isnan(is_now[name]) if value.dtype.kind == "f" else is_now[name] != 0
+                    assert not other.any(), f"{name} of {gene}: {value[other]} is {is_now[name][other]}"
+                else:
+                    assert is_now[name] == value, f"{name} of {gene}"
+    kept = [(old, places[gene]) for old, gene in enumerate(before.gene_ids) if places[gene] is not None]
+    was, is_now = (family[[pair[side] for pair in kept]] for side, family in enumerate((before.family_ids, now.family_ids)))
+    if not case.reported:
+        assert np.array_equal(was[:, None] == was, is_now[:, None] == is_now), "families"
+
+
+def values(table: GeneTable, row: int) -> dict[str, Any]:
+    """What the table has of a gene, but for its names."""
+    levels = np.array([target.values[row] for target in table.targets.values()])
+    texts = {"CDS": table.cds[row], "protein": table.proteins[row], "strand": table.strands[row]}
+    place = {"start": int(table.starts[row]), "end": int(table.ends[row])}
+    return {**texts, **place, "levels": levels, "window": table.windows[row], "features": table.features[row]}
