@@ -69,7 +69,7 @@ ORIGIN
 {sequence}//
 """
 FASTA = f">1 a chromosome\n{CHROMOSOME}\n"
-LEVELS = "gene_id\tTPM\nG1\t1.5\nG2.1\t0\nG3\tNA\n"
+LEVELS = "gene_id\tTPM\nG1\t1.5\nG2\t0\nG3\tNA\n"
 UP_BP = 20
 FORMULAS = ("mrna=log10(TPM + 0.1)", "protein=log2(x) in ppm", "mrna_half_life = minutes")
 
