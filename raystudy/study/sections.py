@@ -22,7 +22,7 @@ class DataSpec(Section):
     """Which genes, and how much of each."""
 
     source: str | None = None
-    """A built-in source (``yeast``, ``synthetic``), prepared on first use."""
+    """A built-in source (``yeast``, ``ecoli``, ``synthetic``), prepared on first use."""
     path: Path | None = None
     """A folder written by ``raystudy prepare``, instead of a source."""
     window_bp: tuple[int, int] = (7000, 3500)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from Bio import bgzf
 
+from tests.data import xpresso_cases
 from tests.data.genome_cases import MadeGenome, edit, make_genome, put, wrapped
 
 Options = dict[str, Any]
@@ -67,13 +69,16 @@ def counted(file: str, change: Change, reasons: Mapping[str, list[str]], **rest:
     return Case(file, change, counted=reasons, **rest)
 
 
-def write(variant: str, folder: Path) -> tuple[MadeGenome, Options]:
+def write(variant: str, folder: Path) -> tuple[MadeGenome | None, Options]:
     """A genome of eight genes (G000-G003 on chrA, G004-G007 on chrB) in clean files, as `build` takes them.
 
     ``gff3``, ``gtf``, ``genbank``; GFF3 with a table of TSS (``tss``), with proteins of which G005's has a
     selenocysteine (``proteins``), with a genetic code of its own for G005 (``codes``); circles of which G001 and G005
     lie across the origin, as GFF3 (``circle``) and GenBank (``ring``).
+    Or what was published with Xpresso (``xpresso``), with proteins and a table of levels (``joined``).
     """
+    if variant in ("xpresso", "joined"):
+        return None, write_xpresso(folder, variant == "joined")
     made = make_genome(4, num_genes=8)
     gene = made.genes[5]
     residue = gene.protein.index("W")
@@ -96,6 +101,20 @@ def write(variant: str, folder: Path) -> tuple[MadeGenome, Options]:
         options["proteins"] = folder / "proteins.fa"
         options["proteins"].write_text("".join(f">{one.gene_id} made\n{one.protein}\n" for one in made.genes))
     return made, options
+
+
+def write_xpresso(folder: Path, is_joined: bool) -> Options:
+    xpresso_cases.write(folder, xpresso_cases.published())
+    options: Options = {"files": folder, "homology": "kmer"}
+    if is_joined:
+        genes, dice = xpresso_cases.ALL_GENES, np.random.default_rng(0)
+        proteins = ["".join(dice.choice(list("ACDEFGHIKLMNPQRSTVWY"), 40)) for _ in genes]
+        records = [f">{gene}\nM{protein}\n" for gene, protein in zip(genes, proteins, strict=True)]
+        (folder / "proteins.fa").write_text("".join(records))
+        (folder / "levels.tsv").write_text("gene_id\tppm\n" + "".join(f"{gene}\t{len(gene)}.5\n" for gene in genes))
+        options |= {"proteins": folder / "proteins.fa", "expression": folder / "levels.tsv"}
+        options["target"] = ["protein=log10(ppm)"]
+    return options
 
 
 # What is done to a file. Each raises where it would do nothing, so that no case is a clean file by mistake.

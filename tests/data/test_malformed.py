@@ -5,6 +5,7 @@ In no case is a gene of the table another one than in the table of the clean fil
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from itertools import chain
@@ -14,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raystudy.data.archives import read_members
 from raystudy.data.findings import EXAMPLES
 from raystudy.data.genes import Genes, GeneTable, write_genes
 from raystudy.data.sources import build
 from raystudy.errors import DataError, SpecError
 from tests.data.malformed_cases import REFUSED_WHATEVER_IT_IS, SAME_WHATEVER_PACKS_IT, Case, refused, same, write
 from tests.data.malformed_genomes import FA, GFF, GB, TSV, GTF, TSS, PROTEINS, IN_ANNOTATION, IN_FASTA, NAMES
+from tests.data.malformed_xpresso import ARCHIVES, IN_XPRESSO
 from tests.data.malformed_tables import IN_GENBANK, IN_GTF, IN_PROTEINS, IN_TABLE, IN_TSS
 
 CASES: dict[str, Case] = {
@@ -33,7 +36,12 @@ CASES: dict[str, Case] = {
     **{f"proteins: {name}": case for name, case in IN_PROTEINS.items()},
     **{f"GTF: {name}": case for name, case in IN_GTF.items()},
     **{f"GenBank: {name}": case for name, case in IN_GENBANK.items()},
+    **{f"Xpresso: {name}": case for name, case in IN_XPRESSO.items()},
 }
+
+
+def source_of(variant: str) -> str:
+    return "xpresso" if variant in ("xpresso", "joined") else "genome"
 
 
 class Clean:
@@ -48,10 +56,11 @@ class Clean:
         folder = self.folder / variant
         if variant not in self.options:
             made, self.options[variant] = write(variant, folder)
-            table = build("genome", **self.options[variant])
-            assert list(table.gene_ids) == [gene.gene_id for gene in made.genes] or variant in ("circle", "ring")
-            planted = {gene.gene_id: (gene.coding, gene.protein) for gene in made.genes}
-            assert dict(zip(table.gene_ids, zip(table.cds, table.proteins), strict=True)) == planted
+            table = build(source_of(variant), **self.options[variant])
+            if made is not None:
+                planted = {gene.gene_id: (gene.coding, gene.protein) for gene in made.genes}
+                made_of = zip(table.cds, table.proteins, strict=True)
+                assert dict(zip(table.gene_ids, made_of, strict=True)) == planted
             assert table.notes["findings"] == {"dropped": {}, "repaired": {}}
             self.tables[variant] = table
         return folder
@@ -59,7 +68,7 @@ class Clean:
     def table(self, case: Case) -> GeneTable:
         self.files(case.variant)
         if "target" in case.options:
-            return build("genome", **(self.options[case.variant] | {"target": case.options["target"]}))
+            return build(source_of(case.variant), **(self.options[case.variant] | {"target": case.options["target"]}))
         return self.tables[case.variant]
 
 
@@ -76,7 +85,7 @@ def spoiled(case: Case, clean: Clean, folder: Path) -> dict[str, Any]:
     def here(value: Any) -> Any:
         if isinstance(value, list):
             return [here(one) for one in value]
-        return folder / value.name if isinstance(value, Path) else value
+        return folder / value.relative_to(home) if isinstance(value, Path) else value
 
     options = {name: here(value) for name, value in clean.options[case.variant].items()}
     return options | (case.change(folder / case.name) or {}) | dict(case.options)
@@ -91,12 +100,12 @@ def test_a_file_that_cannot_be_used_is_refused_by_name_in_one_paragraph(
     options = spoiled(case, clean, tmp_path / "files")
 
     with pytest.raises((DataError, SpecError)) as refusal:
-        build("genome", **options)
+        build(source_of(case.variant), **options)
 
     message = str(refusal.value)
     assert re.search(case.refused, message), message
     assert "files/" in message, f"which file? {message}"
-    assert "\n" not in message
+    assert message.isprintable(), "one paragraph without what a terminal would take for commands"
     assert len(message) < 1_200
 
 
@@ -106,9 +115,8 @@ def test_no_gene_of_the_table_is_another_one_and_what_was_done_is_counted(
     name: str, clean: Clean, tmp_path: Path
 ) -> None:
     case = CASES[name]
-    table = build("genome", **spoiled(case, clean, tmp_path / "files"))
+    table = build(source_of(case.variant), **spoiled(case, clean, tmp_path / "files"))
 
-    print(table.notes["findings"])
     check_counted(case, table)
     check_genes(case, clean.table(case), table)
     genes = Genes.open(write_genes(table, tmp_path / "out"))
@@ -135,7 +143,7 @@ def check_genes(case: Case, before: GeneTable, now: GeneTable) -> None:
     rows = {gene: row for row, gene in enumerate(now.gene_ids)}
     places = {gene: rows.pop(case.renamed.get(gene, gene), None) for gene in before.gene_ids}
     assert not rows, "genes that nobody planted"
-    notes = str(now.notes["findings"]) + str(now.notes["translation"])
+    notes = str(now.notes["findings"]) + str(now.notes.get("translation"))
     for old, gene in enumerate(before.gene_ids):
         new = places[gene]
         if new is None:
@@ -169,3 +177,36 @@ def values(table: GeneTable, row: int) -> dict[str, Any]:
     texts = {"CDS": table.cds[row], "protein": table.proteins[row], "strand": table.strands[row]}
     place = np.array([table.starts[row], table.ends[row]])
     return {**texts, "place": place, "levels": levels, "window": table.windows[row], "features": table.features[row]}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    make, said = ARCHIVES[name]
+    home = tmp_path / "home"
+    home.mkdir()
+    make(home / "archive")
+
+    with pytest.raises(DataError, match=said) as refusal:
+        read_members(home / "archive", ["a"])
+
+    assert str(home / "archive") in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert [path.name for path in tmp_path.rglob("*")] in (["home", "archive"], ["home"])
+
+
+def test_a_pipe_which_can_be_read_once_only_is_refused_as_such(clean: Clean, tmp_path: Path) -> None:
+    home = clean.files("gff3")
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb") as file:
+        file.write((home / FA).read_bytes())
+        file.close()
+        with pytest.raises(DataError, match=rf"/dev/fd/{reader}.*(pipe|plain file|only once)"):
+            build("genome", **(clean.options["gff3"] | {"genome": [Path(f"/dev/fd/{reader}")]}))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.parametrize("name", [FA, GFF, TSV])
+def test_a_file_that_may_not_be_read_is_refused(name: str, clean: Clean, tmp_path: Path) -> None:
+    options = spoiled(same(name, lambda path: path.chmod(0)), clean, tmp_path / "files")
+    with pytest.raises(DataError, match=f"{name}.*Permission denied"):
+        build("genome", **options)
