@@ -132,7 +132,15 @@ def bytewise(change: Callable[[bytes], bytes]) -> Change:
 
 def sub(pattern: str, new: str | Callable[[re.Match[str]], str], count: int = 0) -> Change:
     """Write ``new`` for what the pattern (of lines) finds."""
-    return bytewise(lambda before: re.sub(pattern, new, before.decode(), count=count, flags=re.M).encode())
+    return text(lambda content: re.sub(pattern, new, content, count=count, flags=re.M))
+
+
+def text(change: Callable[[str], str]) -> Change:
+    return bytewise(lambda content: change(content.decode()).encode())
+
+
+def raw(old: bytes, new: bytes) -> Change:
+    return bytewise(lambda content: content.replace(old, new))
 
 
 def without(pattern: str) -> Change:
@@ -140,16 +148,16 @@ def without(pattern: str) -> Change:
     return sub(rf"^.*(?:{pattern}).*\n", "")
 
 
-def holds(text: str | bytes) -> Change:
-    return bytewise(lambda _: text if isinstance(text, bytes) else text.encode())
+def holds(new: str | bytes) -> Change:
+    return bytewise(lambda _: new if isinstance(new, bytes) else new.encode())
 
 
-def before(text: str | bytes) -> Change:
-    return bytewise(lambda content: (text if isinstance(text, bytes) else text.encode()) + content)
+def before(new: str | bytes) -> Change:
+    return bytewise(lambda content: (new if isinstance(new, bytes) else new.encode()) + content)
 
 
-def after(text: str | bytes) -> Change:
-    return bytewise(lambda content: content + (text if isinstance(text, bytes) else text.encode()))
+def after(new: str | bytes) -> Change:
+    return bytewise(lambda content: content + (new if isinstance(new, bytes) else new.encode()))
 
 
 def cut_at(pattern: str) -> Change:
@@ -174,11 +182,6 @@ def called(option: str, name: str) -> Change:
     return lambda path: {option: path.rename(path.with_name(name))}
 
 
-def renamed_everywhere(*names: str) -> Callable[[str, str], Change]:
-    """In these files."""
-    return lambda old, new: every(*(also(name, sub(old, new)) for name in names))
-
-
 def in_sequence(chrom: str, position: int, new: str, num_replaced: int | None = None) -> Change:
     """Bases of the FASTA, from a position (1-based) on, are others; with 0 replaced they are put in."""
 
@@ -187,7 +190,7 @@ def in_sequence(chrom: str, position: int, new: str, num_replaced: int | None = 
         bases = records[chrom].replace("\n", "")
         last = position - 1 + (len(new) if num_replaced is None else num_replaced)
         records[chrom] = wrapped(bases[: position - 1] + new + bases[last:])
-        path.write_text("".join(f">{name} made\n{text}" for name, text in records.items()))
+        path.write_text("".join(f">{name} made\n{lines}" for name, lines in records.items()))
 
     return act
 
@@ -280,7 +283,10 @@ REFUSED_WHATEVER_IT_IS: dict[str, tuple[Change, str]] = {
     "UTF-16 without a mark": (packed(utf16_without_a_mark), "binary"),
     "an empty file": (holds(""), "[Ee]mpty|begins|holds no|no coding|no FASTA"),
     "nothing but white space": (holds("\n \n\t\n"), "[Ee]mpty|begins|holds no|no coding|no FASTA|column"),
-    "a page that says 404": (holds("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"), "DOCTYPE|no GenBank record|no FASTA record"),
+    "a page that says 404": (
+        holds("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"),
+        "DOCTYPE|no GenBank record|no FASTA record",
+    ),
     "no file": (lambda path: path.unlink(), "No such file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir())[1], "[Dd]irectory"),
     "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path))[1], "symbolic links"),

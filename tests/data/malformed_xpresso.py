@@ -70,8 +70,12 @@ IN_XPRESSO: dict[str, Case] = {
     "an infinite label": refused(H5, at("label", 3, np.inf), f"infinite numbers in `label`, the first for {GENE}"),
     "labels as texts": refused(H5, put("label", np.array([b"0.5"] * 10)), "`label` of the type"),
     "two bases at once": refused(H5, at("promoter", (3, 77), True), f"at position 77 of {GENE}"),
-    "a gene of another file": refused(H5, at("geneName", 3, GENES["test"][0].encode()), "valid.h5 and again in .*test.h5"),
-    "a file twice": refused(H5, lambda path: path.write_bytes(path.with_name("train.h5").read_bytes()) and None, "and again in .*valid.h5"),
+    "a gene of another file": refused(
+        H5, at("geneName", 3, GENES["test"][0].encode()), "valid.h5 and again in .*test.h5"
+    ),
+    "a file twice": refused(
+        H5, lambda path: path.write_bytes(path.with_name("train.h5").read_bytes()) and None, "and again in .*valid.h5"
+    ),
     "a name with a space": refused(H5, at("geneName", 3, b"BRCA 2"), "names gene 3 of `geneName` 'BRCA 2'"),
     "names with versions": same(H5, put("geneName", np.array([f"{gene}.7" for gene in GENES["valid"]], "S20"))),
     "windows as whole numbers": same(H5, put("promoter", CONTENT["promoter"].astype(np.int16), compression="gzip")),
@@ -80,14 +84,18 @@ IN_XPRESSO: dict[str, Case] = {
     "a window without a base": counted(H5, at("promoter", 3, False), {"no known base": [GENE]}),
     "a base that is none": counted(H5, at("promoter", (3, 77), False), {}, lost=(GENE,)),
     "a protein missing": counted(PROTEINS, without(rf"{GENE}\n.*"), {"no protein in": [GENE]}),
-    "a protein with a stop": counted(PROTEINS, sub(rf"(?<={GENE}\nM)", "*"), {"a stop inside": [f"{GENE} {GENE}"], "no protein in": [GENE]}),
+    "a protein with a stop": counted(
+        PROTEINS, sub(rf"(?<={GENE}\nM)", "*"), {"a stop inside": [f"{GENE} {GENE}"], "no protein in": [GENE]}
+    ),
     "a shorter protein as well": same(PROTEINS, after(f">ENSP1 pep gene:{GENE}.2\nMKL\n")),
     "proteins of another organism": refused(PROTEINS, sub("ENSG", "ENSMUSG"), "proteins.fa has 0 of the 32 genes"),
-    "a residue that is none": refused(PROTEINS, sub(rf"(?<={GENE}\nM)", "1"), f"proteins.fa.*{GENE}.*not a protein symbol"),
+    "a residue that is none": refused(
+        PROTEINS, sub(rf"(?<={GENE}\nM)", "1"), f"proteins.fa.*{GENE}.*not a protein symbol"
+    ),
     "a level missing": counted(TSV, sub(rf"(?<={GENE}\t).*", "NA"), {"no level in": [GENE]}),
     "an infinite level": refused(TSV, sub(rf"(?<={GENE}\t).*", "inf"), f"levels.tsv.*'inf'.*{GENE}"),
     "levels of others": refused(TSV, sub("ENSG0", "ENSG1"), "levels.tsv.* has 0 of the 32 genes"),
-}  # fmt: skip
+}
 
 
 def tar(*members: tuple[str, bytes, str], cut: int | None = None) -> Callable[[Path], object]:

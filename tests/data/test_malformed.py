@@ -21,13 +21,21 @@ from raystudy.data.genes import Genes, GeneTable, write_genes
 from raystudy.data.sources import build
 from raystudy.errors import DataError, SpecError
 from tests.data.malformed_cases import REFUSED_WHATEVER_IT_IS, SAME_WHATEVER_PACKS_IT, Case, refused, same, write
-from tests.data.malformed_genomes import FA, GFF, GB, TSV, GTF, TSS, PROTEINS, IN_ANNOTATION, IN_FASTA, NAMES
-from tests.data.malformed_xpresso import ARCHIVES, IN_XPRESSO
+from tests.data.malformed_genomes import FA, GB, GFF, IN_ANNOTATION, IN_FASTA, NAMES, PROTEINS, TSS, TSV
 from tests.data.malformed_tables import IN_GENBANK, IN_GTF, IN_PROTEINS, IN_TABLE, IN_TSS
+from tests.data.malformed_xpresso import ARCHIVES, IN_XPRESSO
 
 CASES: dict[str, Case] = {
-    **{f"{file} with {what}": same(file, change) for file in (FA, GFF, GB, TSV) for what, change in SAME_WHATEVER_PACKS_IT.items()},
-    **{f"{file} as {what}": refused(file, change, said) for file in (FA, GFF, GB, TSV, TSS, PROTEINS) for what, (change, said) in REFUSED_WHATEVER_IT_IS.items()},
+    **{
+        f"{file} with {what}": same(file, change)
+        for file in (FA, GFF, GB, TSV)
+        for what, change in SAME_WHATEVER_PACKS_IT.items()
+    },
+    **{
+        f"{file} as {what}": refused(file, change, said)
+        for file in (FA, GFF, GB, TSV, TSS, PROTEINS)
+        for what, (change, said) in REFUSED_WHATEVER_IT_IS.items()
+    },
     **{f"FASTA: {name}": case for name, case in IN_FASTA.items()},
     **{f"annotation: {name}": case for name, case in IN_ANNOTATION.items()},
     **{f"names: {name}": case for name, case in NAMES.items()},
@@ -133,7 +141,9 @@ def check_counted(case: Case, table: GeneTable) -> None:
         assert fitting, f"nothing was counted as {pattern!r}, but {reasons}"
         examples = [one for reason in fitting for one in reasons[reason]["examples"]]
         assert sum(reasons[reason]["count"] for reason in fitting) == len(befallen), reasons
-        assert sorted(examples) == sorted(befallen) or (len(befallen) > EXAMPLES and set(examples) < set(befallen)), reasons
+        assert sorted(examples) == sorted(befallen) or (len(befallen) > EXAMPLES and set(examples) < set(befallen)), (
+            reasons
+        )
     unexpected = [reason for reason in reasons if not any(re.search(one, reason) for one in case.counted)]
     assert not unexpected, reasons
 
@@ -149,13 +159,17 @@ def check_genes(case: Case, before: GeneTable, now: GeneTable) -> None:
         if new is None:
             assert case.renamed.get(gene, gene) in str(now.notes["findings"]), f"{gene} is gone, and nobody says so"
         elif gene in case.reported:
-            assert gene in notes or gene in chain(*case.counted.values()), f"{gene} may have changed, and nobody says so"
+            assert gene in notes or gene in chain(*case.counted.values()), (
+                f"{gene} may have changed, and nobody says so"
+            )
         else:
             was, is_now = values(before, old), values(now, new)
             for name, value in was.items():
                 assert agree(value, is_now[name], gene in case.lost), f"{name} of {gene}: {value} is {is_now[name]}"
     kept = [(old, places[gene]) for old, gene in enumerate(before.gene_ids) if places[gene] is not None]
-    was, is_now = (family[[pair[side] for pair in kept]] for side, family in enumerate((before.family_ids, now.family_ids)))
+    was, is_now = (
+        family[[pair[side] for pair in kept]] for side, family in enumerate((before.family_ids, now.family_ids))
+    )
     if not case.reported:
         assert np.array_equal(was[:, None] == was, is_now[:, None] == is_now), "families"
 
