@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from raystudy.data.encode import Tokens, tokenize_protein
 from raystudy.data.findings import EXAMPLES, Findings
 from raystudy.data.loci import Chromosome, start_codon, text_of
-from raystudy.data.proteins import ProteinFile, agree, translated, unrelated
+from raystudy.data.proteins import ProteinFile, agree, missing_ends, translated, unrelated
 from raystudy.data.transcripts import Transcript, representative
 from raystudy.errors import DataError
 
@@ -54,7 +54,8 @@ class Cutter:
     """How genes are cut out of chromosomes; counts what it meets.
 
     ``tss`` gives a gene's TSS (1-based; None: the table has none) where a table was given; else, with the anchor
-    ``tss``, it is the representative transcript's 5' end. ``has_level`` tells which genes the table is to have.
+    ``tss``, it is the representative transcript's 5' end. ``has_level`` tells which genes the table is to have,
+    ``files`` is what messages call them all.
     """
 
     window_bp: tuple[int, int]
@@ -64,6 +65,7 @@ class Cutter:
     proteins: ProteinFile | None
     has_level: Callable[[str], bool]
     findings: Findings
+    files: str
     num_met: int = 0
     num_broken: int = 0
     codes: set[int] = field(default_factory=set)
@@ -85,8 +87,9 @@ class Cutter:
             raise DataError(
                 f"annotation and genome do not belong together: of {self.num_met:,} coding sequences "
                 f"{self.num_broken:,} reach beyond their chromosome, have stop codons inside, are no multiple of three "
-                "bases or are unlike their protein. Give the annotation of this very assembly, or, where the organism "
-                f"has another genetic code than {self.genetic_code}, `--genetic-code`"
+                "bases, neither begin nor end as one, or are unlike their protein. Give the annotation of this very "
+                "assembly and its own proteins, if any, or, where the organism has another genetic code than "
+                f"{self.genetic_code}, `--genetic-code`. The files are {self.files}"
             )
         if self.proteins is not None and self.origins["translated"] and not self.origins["FASTA"]:
             raise DataError(
@@ -131,7 +134,7 @@ class Cutter:
             self.num_broken += 1
             raise _Drop("bases beyond the end of its chromosome")
         cds = text_of(chromosome.bases(transcript.cds, transcript.strand))
-        protein = self._protein(transcript, cds, translated(cds, code))
+        protein = self._protein(transcript, cds, code)
         try:
             tokens = tokenize_protein(protein)
         except DataError:
@@ -143,24 +146,30 @@ class Cutter:
             self.findings.drop("no expression value", transcript.gene_id)
         return Gene(transcript, cds, protein, tokens, placed)
 
-    def _protein(self, transcript: Transcript, cds: str, translation: str) -> str:
+    def _protein(self, transcript: Transcript, cds: str, code: int) -> str:
         """The annotation's protein, else the file's, else the translation."""
+        translation = translated(cds, code)
         given, origin = transcript.protein.upper().removesuffix("*"), "annotation"
         if not given and self.proteins is not None:
             given, origin = self.proteins.protein(transcript), "FASTA"
         is_unlike = bool(given) and "N" not in cds and unrelated(given, translation)
         has_stop, is_shifted = "*" in translation, len(cds) % 3 > 0
-        self.num_broken += has_stop or is_shifted or is_unlike
+        missing = missing_ends(cds, code)
+        is_open = len(missing) == 2 and not (given and agree(given, translation))
+        self.num_broken += has_stop or is_shifted or is_unlike or is_open
         flaws = {
             "a coding sequence that is no multiple of three bases, and no protein given": is_shifted and not given,
             "a stop codon inside its coding sequence, and no protein given": has_stop and not given,
             "unknown bases (N) in its coding sequence, and no protein given": "N" in cds and not given,
             "an empty protein": not given and not translation,
             "a given protein that has nothing of its coding sequence": is_unlike,
+            "a coding sequence that neither begins with a start codon nor ends with a stop codon": is_open,
             "a stop inside its given protein": "*" in given,
         }
         for flaw in (flaw for flaw, is_so in flaws.items() if is_so):
             raise _Drop(flaw)
+        for end in missing:
+            self.findings.repair(f"a coding sequence that {end}, read as it is", transcript.gene_id)
         self.origins[origin if given else "translated"] += 1
         how = "not compared" if not given or "N" in cds else "agree" if agree(given, translation) else "differ"
         self.translation[how] += 1

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import csv, feather, types
 from pyarrow import parquet as pq
 
+from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
 from raystudy.data.genes import Target
 from raystudy.data.tables import GENE_ID
@@ -164,6 +165,8 @@ def _read_text(
     if delimiter is None:
         known = ".tsv, .txt, .tab (tabs), .csv (commas), each also gzipped; Parquet and Feather are known by content"
         raise _refusal(path, f"has no suffix that says what parts its columns; known are {known}. Rename it")
+    with open_text(path, f"the {what}"):
+        pass  # which says what is no text, or not whole, better than the CSV reader
     parse = csv.ParseOptions(delimiter=delimiter)
     with pa.input_stream(str(path), compression) as text, csv.open_csv(text, parse_options=parse) as reader:
         given = reader.schema

@@ -45,13 +45,18 @@ def read_genbank(paths: Sequence[Path], gene_id: str | None, findings: Findings)
                         f"{path}: the record {name!r} has no sequence, only references to others (CONTIG). Download "
                         "it in full (GenBank with parts)"
                     )
-                yield chromosome(record, name, gene_id, findings)
+                yield chromosome(record, name, gene_id, findings, f"{path}: the record {name}")
         if len(seen) == before:
             raise DataError(f"{path} holds no GenBank record (which begins with a line LOCUS). Give a GenBank file")
 
 
-def chromosome(record: SeqRecord, name: str, gene_id: str | None, findings: Findings) -> Chromosome:
-    """The record's sequence and coding transcripts under this name. Raises DataError on what is no base."""
+def chromosome(
+    record: SeqRecord, name: str, gene_id: str | None, findings: Findings, what: str = "the record"
+) -> Chromosome:
+    """The record's sequence and coding transcripts under this name; ``what`` is what messages call it.
+
+    Raises DataError on what is no base.
+    """
     is_circular = record.annotations.get("topology") == "circular"
     mrnas: dict[str, list[tuple[Intervals, str]]] = {}
     for feature in record.features:
@@ -75,7 +80,7 @@ def chromosome(record: SeqRecord, name: str, gene_id: str | None, findings: Find
             if places:
                 of_gene.remove((exons, transcript_id))  # the gene's next splice form has its own
             transcripts.append(_transcript(feature, gene, name, cds, exons, transcript_id))
-    return Chromosome(name, tokens_of(str(record.seq), f"the record {name}"), is_circular, transcripts)
+    return Chromosome(name, tokens_of(str(record.seq), what), is_circular, transcripts)
 
 
 def _records(path: Path, text: TextIO, findings: Findings) -> Iterator[SeqRecord]:

@@ -80,7 +80,17 @@ class Rows:
         if len(alike := [one for one in self.ids if one.casefold() in folded]) > most:
             pair = f"{alike[0]!r} is {folded[alike[0].casefold()]!r}"
             cause = f"{len(alike):,} differ in upper and lower case only ({pair}): write them alike"
+        gene_ids = {one.gene_id for one in transcripts}
+        if len(alike := [one for one in self.ids if _number_less(one) in gene_ids]) > most:
+            cause = (
+                f"{len(alike):,} are gene ids but for what seems a version suffix ({alike[0]!r} is "
+                f"{_number_less(alike[0])!r}): take it away"
+            )
         return cause
+
+
+def _number_less(name: str) -> str:
+    return re.sub(r"\.\d+$", "", name)
 
 
 _ONE_ROW_A_GENE = "make it one row a gene, under the annotation's gene ids"

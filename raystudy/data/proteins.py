@@ -45,6 +45,15 @@ def translated(cds: str, genetic_code: int) -> str:
     return start + "".join([residues.get(codon, "X") for codon in codons[len(start) :]])
 
 
+def missing_ends(cds: str, genetic_code: int) -> list[str]:
+    """What a coding sequence does not do: begin with a start codon, end with a stop codon. An N may be any base."""
+    table = unambiguous_dna_by_id[genetic_code]
+    first, last = cds[:3], cds[-3:]
+    begins = "N" in first or first in table.start_codons
+    ends = "N" in last or last in table.stop_codons
+    return ["begins without a start codon"] * (not begins) + ["ends without a stop codon"] * (not ends)
+
+
 @cache
 def _residues(genetic_code: int) -> dict[str, str]:
     table = unambiguous_dna_by_id[genetic_code]

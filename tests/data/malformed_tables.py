@@ -116,7 +116,9 @@ IN_TABLE: dict[str, Case] = {
     ),
     "another suffix": refused(TSV, called("expression", "levels.dat"), "no suffix that says"),
     "a workbook": refused(
-        TSV, every(holds(b"PK\x03\x04" + bytes(2000)), called("expression", "levels.xlsx")), "zip archive|[Ee]xcel|workbook|suffix"
+        TSV,
+        every(holds(b"PK\x03\x04" + bytes(2000)), called("expression", "levels.xlsx")),
+        "zip archive|[Ee]xcel|workbook|suffix",
     ),
     "a row of three columns": refused(TSV, sub("(?<=^G003)", "\t7"), "Expected 2 columns, got 3"),
     "a row of one column": refused(TSV, sub("(?<=^G003).*", ""), "Expected 2 columns, got 1"),
@@ -302,7 +304,7 @@ IN_GENBANK: dict[str, Case] = {
     "shifted by one": counted(GB, sub(OF_G002, "555..719"), {f"{UNLIKE}|{ENDS}": ["G002"]}),
     "shifted by three": counted(GB, sub(OF_G002, "557..721"), {ENDS: ["G002"]}),
     "shifted by minus three": counted(GB, sub(OF_G002, "551..715"), {ENDS: ["G002"]}),
-    "a codon less at the start": counted(GB, sub(OF_G002, "557..718"), {}, reported=("G002",)),
+    "a codon less at the start": counted(GB, sub(OF_G002, "557..718"), {ENDS: ["G002"]}, reported=("G002",)),
     "a location that is none": counted(
         GB,
         sub(OF_G002, "about here"),

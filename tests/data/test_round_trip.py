@@ -130,7 +130,7 @@ def test_yeast_comes_back_from_fasta_and_gff3(tmp_path: Path) -> None:
     missing = [one.filename for one in (yeast.GENOME, yeast.LEVELS, yeast.ACCESSIONS) if not in_cache(one.filename)]
     if missing:
         pytest.skip(f"not in the cache: {', '.join(missing)}; `raystudy prepare yeast` gets them")
-    known = yeast.build()
+    known = yeast.build(homology="kmer")
     files = yeast_files(tmp_path, known)
     common = {
         "expression": files["levels"],

@@ -84,6 +84,7 @@ def build(
         proteins=None if proteins is None else ProteinFile(proteins),
         has_level=lambda gene: (row := rows.row(gene)) is not None and bool(has_any[row]),
         findings=findings,
+        files=", ".join(map(str, names)),
     )
     if annotation is None:
         chromosomes = _from_genbank(genbank, gene_id, rows, findings)
@@ -155,6 +156,8 @@ def _distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _sha256(path: Path) -> str:
     try:
+        if path.is_fifo():
+            raise DataError(f"{path} is a pipe, which can be read only once. Write it to a file, and give that")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -202,17 +205,20 @@ def _from_fasta(
     alike = {_bare(chrom): chrom for chrom in waiting if times[_bare(chrom)] == 1}
     taken: dict[str, str] = {}
     other = ""
-    for record, bases in chain.from_iterable(map(read_fasta, genome)) if genome else _embedded(annotation):
+    records = ((path, *one) for path in genome for one in read_fasta(path)) if genome else _embedded(annotation)
+    for path, record, bases in records:
         chrom = record if record in waiting or record in taken else alike.get(_bare(record))
         if chrom is None:
             other = record
             continue
         if chrom in taken:
-            raise DataError(f"two sequences of the genome are {chrom!r}: {taken[chrom]!r} and {record!r}. Keep one")
+            raise DataError(
+                f"{path}: two sequences of the genome are {chrom!r}: {taken[chrom]!r} and {record!r}. Keep one"
+            )
         taken[chrom] = record
         if record != chrom:
             findings.repair("chromosome names that differ by a prefix or version", f"{record} is {chrom}")
-        tokens = tokens_of(bases, f"the sequence {record}")
+        tokens = tokens_of(bases, f"{path}: the sequence {record}")
         del bases
         yield Chromosome(chrom, tokens, chrom in annotated.circular, waiting.pop(chrom))
         del tokens
@@ -232,7 +238,7 @@ def _bare(name: str) -> str:
     return "mt" if bare == "m" else bare
 
 
-def _embedded(annotation: Path) -> Iterator[tuple[str, str]]:
+def _embedded(annotation: Path) -> Iterator[tuple[Path, str, str]]:
     """The sequences behind ``##FASTA`` in a GFF3."""
     with open_text(annotation, "an annotation") as text:
         records = SimpleFastaParser(text)
@@ -240,7 +246,7 @@ def _embedded(annotation: Path) -> Iterator[tuple[str, str]]:
         if first is None:
             raise DataError(f"{annotation} embeds no sequences (behind `##FASTA`), so `genome` must give them as FASTA")
         for header, bases in chain([first], records):
-            yield (header.split(maxsplit=1) or [""])[0], bases
+            yield annotation, (header.split(maxsplit=1) or [""])[0], bases
 
 
 def _cut(chromosomes: Iterable[Chromosome], cutter: Cutter) -> tuple[list[Gene], dict[str, int]]:
@@ -259,7 +265,7 @@ def _cut(chromosomes: Iterable[Chromosome], cutter: Cutter) -> tuple[list[Gene],
     if not any(gene.placed for gene in genes):
         dropped = sorted(cutter.findings.dropped.items(), key=lambda item: -len(item[1]))
         reasons = "; ".join(f"{reason} ({len(them):,})" for reason, them in dropped)
-        raise DataError(f"no gene is left for the table. What was left out: {reasons}")
+        raise DataError(f"no gene is left for the table of {cutter.files}. What was left out: {reasons}")
     return genes, circular
 
 
