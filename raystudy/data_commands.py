@@ -115,13 +115,13 @@ def prepare(
         table = build(source, **{option: value for option, value in options.items() if value not in (None, [])})
         if out is not None:
             genes = Genes.open(write_genes(table, out))
-            answer |= {"hash": genes.hash}
+            answer["hash"] = genes.hash
         answer |= {
             "num_genes": len(table.gene_ids),
             "window_length": table.windows.shape[1],
             "anchor": table.anchor,
             "targets": {target: level.unit for target, level in table.targets.items()},
-            "notes": table.notes,
+            "notes": table.notes if out is None else genes.notes,
         }
         if check:
             answer |= _check(table, out)

@@ -31,6 +31,7 @@ _FEATURE_UNITS = {  # by the end of the name: the unit, and the least and the mo
     "density": ("per 1,000 bp of CDS", 0.0, np.inf),
 }
 _BINS = 30
+_LEAST_SPREAD = 1e-9  # of the largest value; what is nearer than that is one value
 _ROWS = 512  # genes whose windows are looked at together: bounds the memory
 _LEFT_OUT = "left_out_"  # how sources without findings name what they note
 _PSEUDO_COUNT = re.compile(r"log(10|2)\s*\([^)]*\+\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\s*\)", re.IGNORECASE)
@@ -213,7 +214,7 @@ def _summary(values: NDArray[Any]) -> dict[str, Any]:
         "max": known.max(),
         "mean": known.mean(),
         "sd": known.std(),
-        "skewness": stats.skew(known) if len(distinct) > 1 else None,
+        "skewness": stats.skew(known) if np.ptp(known) > _LEAST_SPREAD * np.abs(known).max() else None,
         "integers": bool((known == np.round(known)).all()),
         "most_frequent": {"value": distinct[often[0]], "count": counts[often[0]], "next": counts[often[1:]].sum()},
         "histogram": _histogram(known),
@@ -223,7 +224,10 @@ def _summary(values: NDArray[Any]) -> dict[str, Any]:
 def _histogram(values: NDArray[np.float64]) -> dict[str, Any] | None:
     if not len(values):
         return None
-    counts, edges = np.histogram(values, bins=_BINS)
+    low, high = values.min(), values.max()
+    if high - low <= _LEAST_SPREAD * max(abs(low), abs(high)):  # which no bins could tell apart
+        low, high = low - 0.5 * max(1, abs(low)), high + 0.5 * max(1, abs(high))
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
     return {"low": edges[0], "high": edges[-1], "counts": counts.tolist()}
 
 

@@ -47,6 +47,8 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _MAGIC = {b"PAR1": "parquet", b"ARRO": "feather", b"FEA1": "feather"}
 _GZIP = b"\x1f\x8b"
 _NO_VALUE = frozenset({"", "na", "n/a", "nan", "null", "none"})
+LARGEST = 1e30
+"""Magnitude of a level in a table; networks compute in 32 bits."""
 _DIGITS = 12  # of a logarithm: the last bits, which machines do not agree on, are not to be in the content hash
 
 
@@ -245,11 +247,11 @@ def _numbers(path: Path, column: pa.ChunkedArray, name: str, ids: Sequence[str])
             values[row] = math.nan if "_" in str(written) else float(written)
         except ValueError:
             values[row] = math.nan
-        if not math.isfinite(values[row]):
+        if not abs(values[row]) < LARGEST:
             raise _refusal(
                 path,
                 f"has {written!r} in its column {name!r} for {ids[row]!r} (row {row + 1} below the header). Values "
-                "are finite numbers with a decimal point, or empty where there is none: correct it",
+                f"are finite numbers (below {LARGEST:g}) with a decimal point, or empty where there is none: correct it",
             )
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import zlib
@@ -58,7 +59,24 @@ def open_text(path: Path, kind: str = "text") -> Iterator[TextIO]:
                 )
             yield opened.enter_context(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace"))
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as {kind} ({error}). Check that it is there and whole") from error
+        raise DataError(
+            f"{path} cannot be read as {kind} ({_reason(error)}). Check that it is there and whole"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def sha256_of(path: Path) -> str:
+    """Of the file's bytes. Raises DataError where it cannot be read, or is a pipe, which can be read only once."""
+    try:
+        if path.is_fifo():
+            raise DataError(f"{path} is a pipe, which can be read only once. Write it to a file, and give that")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({_reason(error)}). Check its path") from error
 
 
 def lines(path: Path, kind: str = "text") -> Iterator[tuple[int, str]]:

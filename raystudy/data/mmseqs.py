@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raystudy.data.encode import PROTEIN_SYMBOLS
+from raystudy.data.encode import PROTEIN_SYMBOLS, PROTEIN_UNKNOWN
 from raystudy.errors import DataError
 
 PROGRAM = "mmseqs"
@@ -19,6 +19,7 @@ IDENTITY, COVERAGE, E_VALUE = 0.30, 0.50, 1e-3
 RULE = f"an alignment with {IDENTITY:.0%} identity over {COVERAGE:.0%} of one of the two, e-value at most {E_VALUE:g}"
 _MOST_HITS = 1000  # of one protein, the best ones; the usual 300 could tear a very large family apart
 _TOLD_LINES = 5
+_FEWEST_RESIDUES = 14  # below which it cannot make a 6-mer with its spaces
 # Nothing that a machine's memory or number of cores would otherwise choose is left to the program.
 _FIXED = ("--dbtype", "1", "--split", "1", "-k", "6", "-s", "4", "--max-seqs", str(_MOST_HITS), "-v", "1")
 # Coverage of the target: in all against all each of two proteins is the target once.
@@ -56,9 +57,10 @@ def similar_pairs(
 
 
 def _write_fasta(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], path: Path) -> int:
-    """Proteins named by their index, the empty ones left out; how many were written."""
+    """Proteins named by their index, without those too short to be searched; how many were written."""
     letters = np.frombuffer(PROTEIN_SYMBOLS.encode(), np.uint8)[tokens]
-    filled = np.flatnonzero(np.diff(offsets))
+    num_known = np.diff(np.concatenate([[0], np.cumsum(tokens != PROTEIN_UNKNOWN)])[offsets])
+    filled = np.flatnonzero(num_known >= _FEWEST_RESIDUES)
     with path.open("wb") as file:
         for index in filled.tolist():
             file.write(b">%d\n%b\n" % (index, letters[offsets[index] : offsets[index + 1]].tobytes()))

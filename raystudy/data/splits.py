@@ -25,6 +25,8 @@ TRAIN, VALID, TEST = range(3)
 NOWHERE = -1
 FEWEST_CHROMOSOMES = 8
 """With fewer chromosomes than this a block is a stretch of a chromosome instead of a whole one."""
+LARGEST_SHARE = 0.2
+"""Of all genes. Where a chromosome holds more, blocks are stretches too, for it can be in one part only."""
 BLOCKS_OF_SMALL_GENOME = 30
 FEWEST_GENES = 10
 _NOWHERE_NEAR = 2**60
@@ -170,9 +172,11 @@ def _finish(
     rows_of = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
     for name, rows in rows_of.items():
         if len(rows) < FEWEST_GENES:
+            units = np.bincount(_UNITS[spec.by](genes))
             raise DataError(
                 f"{where}the {name} part has {len(rows)} genes of {int(labelled.sum())} labelled ones, at least "
-                f"{FEWEST_GENES} are needed; use more genes, a larger fraction, a narrower `data.window_bp`, "
+                f"{FEWEST_GENES} are needed. `split.by: {spec.by}` parts {len(units)} units, the largest of them of "
+                f"{units.max()} genes; use more genes, a larger fraction, a narrower `data.window_bp`, "
                 f"{'fewer `replicates.folds` ' if where else ''}or another `split.by` than {spec.by!r} "
                 f"(genes dropped: {dropped})"
             )
@@ -260,7 +264,8 @@ def _by_chromosome(genes: Genes) -> Rows:
 
 def _by_block(genes: Genes) -> Rows:
     chromosomes = _by_chromosome(genes)
-    if chromosomes.max() + 1 >= FEWEST_CHROMOSOMES:
+    sizes = np.bincount(chromosomes)
+    if len(sizes) >= FEWEST_CHROMOSOMES and sizes.max() <= LARGEST_SHARE * genes.num_genes:
         return chromosomes
     order = np.lexsort((genes.starts, chromosomes))
     block = np.empty(genes.num_genes, np.int64)

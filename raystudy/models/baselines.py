@@ -54,7 +54,9 @@ def ridge(features: Floats, labels: Floats, split: Split) -> Floats:
 
     A missing feature stands at the training genes' mean, and an indicator beside it says so; trees read it as it is.
     """
-    features = np.hstack([features, np.unique(np.isnan(features), axis=1)])
+    missing = np.isnan(features)
+    in_part = missing[:, missing.any(axis=0) & ~missing.all(axis=0)]
+    features = np.hstack([features, np.unique(in_part, axis=1)])  # a table lacks all of a gene's values, or none
     standardised = FeatureScale.fit(features, split.train).apply(features)
     train = split.train[np.isfinite(labels[split.train])]
     return RidgeCV(RIDGE_PENALTIES).fit(standardised[train], labels[train]).predict(standardised)

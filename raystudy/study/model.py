@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from raystudy.errors import SpecError
 
@@ -182,6 +190,14 @@ class ModelSpec(Section):
             )
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_it_was_first(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the key that came later where it is the default, so that hashes stay what they were."""
+        found: dict[str, Any] = written(self)
+        if found.get("half_life_missing") == "mean":
+            del found["half_life_missing"]
+        return found
+
     @property
     def _who(self) -> str:
         reads = f" with `perceiver_input: {self.perceiver_input}`" if self.family == "dna_protein" else ""
@@ -236,7 +252,8 @@ class ModelSpec(Section):
     @property
     def reading(self) -> tuple[Any, ...]:
         """What decides how a gene is read; networks that agree in it can share their inputs."""
-        how = (self.perceiver_reads, self.convolution_reads, self.half_life == "none", self.half_life_missing)
+        half_life = None if self.half_life == "none" else self.half_life_missing
+        how = (self.perceiver_reads, self.convolution_reads, half_life)
         return (*how, *(() if "window_bp" in self.unread else self.window_bp), self.max_protein)
 
     @property

@@ -46,12 +46,6 @@ GENOME_FOLDER = "vecoli-1.1.2.post3/reconstruction/ecoli/flat/"
 LEVELS_FOLDER = "ecmpy/data/"
 SEQUENCE = "sequence.fasta"
 
-_UNITS = {
-    "mrna": "log10(TPM + 0.1) in M9 glucose without amino acids",
-    "protein": "log10 of the abundance in ppm",
-    "mrna_half_life": "log10 of minutes",
-}
-
 
 @dataclass(frozen=True)
 class _Gene:
@@ -83,7 +77,7 @@ def build(homology: Homology | None = None) -> GeneTable:
     origin where need be; targets ``mrna``, ``protein`` and ``mrna_half_life``, NaN where not measured.
 
     The coding sequence is the gene's whole span, also for the 27 genes whose protein is not its translation from
-    end to end (frameshifts, inner starts). A protein at 0 ppm, and a half-life of 0, were not measured.
+    end to end (frameshifts, inner starts). The 100 genes of no transcription unit have UTRs of 0 bp. A protein at 0 ppm, and a half-life of 0, were not measured.
     ``homology`` finds more distant relatives than the families of every machine have.
     Raises DataError when an archive cannot be had, or does not hold what it should.
     """

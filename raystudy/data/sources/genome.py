@@ -6,7 +6,6 @@ and the windows of the table's genes. Nothing is guessed: what cannot be used is
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from raystudy.data.annotation import read_annotation
 from raystudy.data.cutting import REPRESENTATIVE, SEVERAL_PLACES, Cutter, Gene
 from raystudy.data.expression import Expression, parse_formulas, read_expression, read_numbers
 from raystudy.data.fasta import read_fasta
-from raystudy.data.files import open_text
+from raystudy.data.files import open_text, sha256_of
 from raystudy.data.findings import Findings
 from raystudy.data.genbank import read_genbank
 from raystudy.data.genes import GeneTable, Target
@@ -72,7 +71,7 @@ def build(
         raise SpecError("a TSS table was given, but `anchor` is cds. Leave one of them out")
     chosen_engine(homology)  # which may be refused, before much is read
     findings, code, names = Findings(), check_code(genetic_code), _distinct_names(chain(*roles.values()))
-    digests = {name: _sha256(path) for path, name in names.items()}
+    digests = {name: sha256_of(path) for path, name in names.items()}
 
     levels = read_expression(expression, formulas, id_column, findings)
     rows, has_any = Rows(expression, levels.ids), levels.has_any
@@ -152,16 +151,6 @@ def _distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
             times = sum(other.name == path.name for other in names) + 1
             names[path] = path.name if times == 1 else f"{path.name} ({times})"
     return names
-
-
-def _sha256(path: Path) -> str:
-    try:
-        if path.is_fifo():
-            raise DataError(f"{path} is a pipe, which can be read only once. Write it to a file, and give that")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}). Check its path") from error
 
 
 def _tss_of(path: Path, findings: Findings) -> Callable[[str], int | None]:

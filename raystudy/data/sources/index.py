@@ -6,13 +6,13 @@ but does not fetch: `pip download` of a source archive runs what is in it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from raystudy.data.files import sha256_of
 from raystudy.data.sources.offers import Shop, limited
 from raystudy.data.sources.places import Place, Unavailable, pip_settings, places_of
 from raystudy.errors import DataError
@@ -47,7 +47,7 @@ def fetch(archive: Archive) -> Path:
     """
     cached = cache_folder() / archive.filename
     if cached.is_file():
-        if _sha256(cached) == archive.sha256:
+        if sha256_of(cached) == archive.sha256:
             return cached
         _log.warning("%s in the cache is damaged or was altered (wrong sha256); fetching it again", cached)
     try:
@@ -93,11 +93,6 @@ def _download_from(place: Place, shop: Shop, archive: Archive, path: Path) -> No
         with shop.open(offer.url, place) as (_, _, chunks), path.open("wb") as file:
             for chunk in limited(chunks, ARCHIVE_LIMIT):
                 file.write(chunk)
-        digest = _sha256(path)
+        digest = sha256_of(path)
     if digest != archive.sha256:
         raise Unavailable(f"that file was altered, its sha256 is {digest}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -106,9 +106,9 @@ class Shop:
             with file:
                 yield url, "text/html", iter(lambda: file.read(_CHUNK_BYTES), b"")
         elif scheme in ("http", "https"):
-            auth = None if self._session.should_strip_auth(place.url, url) else place.auth
             headers = {"Accept": accept, "Accept-Encoding": "identity"}
             try:
+                auth = None if self._session.should_strip_auth(place.url, url) else place.auth
                 answer = self._session.get(
                     url,
                     headers=headers,

@@ -10,7 +10,6 @@ Source: Agarwal & Shendure, Cell Reports 2020.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raystudy.data.encode import FEATURES, Tokens, tokenize_protein
+from raystudy.data.files import sha256_of
 from raystudy.data.findings import Findings
 from raystudy.data.genes import GeneTable, Target
 from raystudy.data.homology import Homology, chosen_engine, find_families
@@ -81,7 +81,7 @@ def build(
     family_ids, how = _families(texts, gene_ids, proteins, homology)
     return GeneTable(
         source="xpresso",
-        source_digests={path.name: _sha256(path) for path in sources},
+        source_digests={path.name: sha256_of(path) for path in sources},
         anchor=TSS,
         gene_ids=gene_ids,
         symbols=unknown,
@@ -174,8 +174,3 @@ def _features_note(features: NDArray[np.float32]) -> str:
     if not (((lengths < -1) | (lengths > 8)).any() or ((fractions < 0) | (fractions > 1)).any()):
         return f"{order}; not standardised as published, but as plain log10 lengths and G+C fractions would be"
     return f"{order}; neither standardised nor like plain log10 lengths and G+C fractions: look at what wrote the files"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
