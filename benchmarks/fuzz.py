@@ -5,7 +5,7 @@ files, changes them at random and keeps what reaches new branches. What is allow
 or genes that hold together; anything else is a finding, whose input is kept. The parts share the time:
 
 ``annotation``: GTF and GFF3 alone. ``genome``: the same with a genome and levels, up to the gene table, whose coding
-sequences are held against the chromosome. ``genbank``, ``fasta``, ``levels``: those files. ``formula``: a target's.
+sequences are held against the chromosome. ``genbank``, ``fasta``, ``levels``, ``csv``: such files. ``formula``: a text.
 
 With ``--json``, one flat object: of each part ``..._runs``, ``..._branches`` and ``..._findings``. Exits with 1 where
 there is a finding.
@@ -84,7 +84,8 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "genome": (GFF3, GTF, f"{GFF3}##FASTA\n{FASTA}"),
     "genbank": (GENBANK.format(sequence=_sequence()),),
     "fasta": (FASTA, ">a\nACGT\n\n>b c\r\nNNRY\n"),
-    "levels": (LEVELS, LEVELS.replace("\t", ",")),
+    "levels": (LEVELS,),
+    "csv": (LEVELS.replace("\t", ","), LEVELS.replace("\t", ",").replace("G1", '"G1"')),
     "formula": FORMULAS,
 }
 
@@ -103,7 +104,11 @@ def harness(part: str, folder: Path) -> Callable[[bytes], None]:
     from raystudy.data.sources import genome
     from raystudy.errors import DataError, SpecError
 
-    given, fasta, levels = folder / "given.tsv", folder / "genome.fa", folder / "levels.tsv"
+    given, fasta, levels = (
+        folder / ("given.csv" if part == "csv" else "given.tsv"),
+        folder / "genome.fa",
+        folder / "levels.tsv",
+    )
     fasta.write_text(FASTA)
     levels.write_text(LEVELS)
     formulas = FORMULAS[:1]
@@ -126,6 +131,7 @@ def harness(part: str, folder: Path) -> Callable[[bytes], None]:
         "genbank": lambda: list(read_genbank([given], None, Findings())),
         "fasta": lambda: list(read_fasta(given)),
         "levels": lambda: read_expression(given, parse_formulas(formulas), None, Findings()),
+        "csv": lambda: read_expression(given, parse_formulas(formulas), None, Findings()),
         "formula": lambda: parse_formulas([given.read_bytes().decode("latin-1")]),
     }
 
@@ -178,7 +184,7 @@ def fuzz(part: str, seconds: int, kept: Path) -> dict[str, int]:
             "-max_len=4096",
             "-print_final_stats=1",
         ]
-        command = [sys.executable, "-c", CHILD, part, folder, *options, "-print_final_stats=1", str(corpus)]
+        command = [sys.executable, "-c", CHILD, part, folder, *options, str(corpus)]
         done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  # a command of ours
     branches = [int(found) for found in re.findall(r"\bcov: (\d+)", done.stderr)]
     runs = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)

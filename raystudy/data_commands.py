@@ -31,7 +31,7 @@ def prepare(
         list[Path] | None, typer.Option(help="FASTA, plain or gzipped; again for more files.", rich_help_panel=Files)
     ] = None,
     annotation: Annotated[
-        Path | None, typer.Option(help="GTF or GFF3 (Ensembl, RefSeq, SGD, ...).", rich_help_panel=Files)
+        list[Path] | None, typer.Option(help="One GTF or GFF3 (Ensembl, RefSeq, SGD, ...).", rich_help_panel=Files)
     ] = None,
     genbank: Annotated[
         list[Path] | None,
@@ -93,9 +93,11 @@ def prepare(
 
     if out is None and not check:
         raise SpecError("there is nothing to do: give `--out FOLDER` to write the gene table, `--check` to look at it")
+    if annotation and len(annotation) > 1:
+        raise SpecError(f"`--annotation` is one file, but got {len(annotation)}; write them into one (`cat A B > AB`)")
     options = {
         "genome": genome,
-        "annotation": annotation,
+        "annotation": annotation[0] if annotation else None,
         "genbank": genbank,
         "files": files,
         "expression": expression,

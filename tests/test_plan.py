@@ -11,7 +11,7 @@ from raystudy.execution.capacity import declared
 from raystudy.models.build import count_parameters
 from raystudy.plan import list_presets, make_plan, this_machine
 from raystudy.study.model import PRESETS, ModelSpec
-from raystudy.study.reading import load_spec
+from raystudy.study.reading import load_spec, parse_spec
 from raystudy.study.smoke import smoke
 from tests.models.cases import PRESET_PARAMETERS
 from tests.plans import STUDY, TWO_CORES, count, plan
@@ -100,6 +100,23 @@ def test_every_study_that_comes_with_raystudy_can_be_planned_and_shrunk(path: Pa
         (was, _), (model, training) = spec.configure(before.overrides), small.configure(arm.overrides)
         assert (model.family, model.encoder, model.tokens) == (was.family, was.encoder, was.tokens)
         assert (sum(model.window_bp), model.max_protein, training.epochs) == (600, 300, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "small"),
+    [
+        ("mrna", ("mrna",)),
+        (["mrna", "protein"], ("mrna", "protein")),
+        ("mrna_half_life", ("protein",)),
+        (["mrna", "mrna_half_life"], ("protein", "mrna")),
+    ],
+)
+def test_a_shrunk_study_asks_for_what_synthetic_genes_have(target: Any, small: tuple[str, ...]) -> None:
+    document = {"name": "mine", "data": {"source": "ecoli"}, "target": target, "split": {"by": "published"}}
+    arms = [{"name": "a"}]
+    spec = smoke(parse_spec({**document, "arms": arms, "budget": {"trials": 1, "minutes": 1}}))
+
+    assert (spec.targets, spec.split.by) == (small, "block")
 
 
 def test_the_presets_have_the_published_numbers_of_parameters() -> None:

@@ -12,7 +12,7 @@ from raystudy.study.spec import StudySpec
 SMOKE_READS: dict[str, Any] = {"window_bp": (300, 300), "max_protein": 300}
 SMOKE_SIZES = {*SMOKE_READS, "num_latents", "pool_size", "position_rows", "epochs"}
 """Keys that a smoke run sets itself."""
-_SMOKE_TARGETS = ("protein", "mrna")
+_MEASURED = ("protein", "mrna")
 """What synthetic genes have."""
 
 
@@ -26,7 +26,7 @@ def smoke(spec: StudySpec) -> StudySpec:
     document = given | {
         "name": f"{spec.name[:58]}-smoke",
         "data": {"source": "synthetic", **SMOKE_READS},
-        "target": _SMOKE_TARGETS[: len(spec.targets)],
+        "target": spec.target if set(spec.targets) <= set(_MEASURED) else _MEASURED[: len(spec.targets)],
         "split": {} if spec.split.by == "published" else given.get("split", {}),
         "search": search,
         "arms": arms if arms or search else [{"name": "smoke"}],

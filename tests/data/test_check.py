@@ -316,3 +316,15 @@ def test_standardised_features_are_not_taken_for_lengths(table: GeneTable, good:
 )
 def test_a_share_is_never_rounded_to_none_or_all(part: int, text: str) -> None:
     assert percent(part, 200) == text
+
+
+@pytest.mark.parametrize("levels", [(0.3, 0.30000000000000004), (1e17, 1e17 + 16), (0.0, 0.0), (-1e29, 1e29)])
+def test_levels_that_no_bins_can_tell_apart_are_drawn_all_the_same(
+    table: GeneTable, levels: tuple[float, float]
+) -> None:
+    values = np.resize(levels, len(table.gene_ids)).astype(float)
+    found = check_table(replace(table, targets={"mrna": Target(values, "counts")}))
+
+    histogram = found["targets"]["mrna"]["histogram"]
+    assert sum(histogram["counts"]) == len(values)
+    assert histogram["low"] < histogram["high"]

@@ -114,7 +114,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
     return put
 
 
-PROTEINS = ("ACDEFGHIKL", "", "MNPQRSTVWYUX")
+PROTEINS = ("ACDEFGHIKLACDE", "", "MNPQRSTVWYUXMNP", "MKXXXXXXXXXXXXXXX")
 
 
 def test_a_failure_is_told_with_the_last_lines_and_leaves_nothing_behind(
@@ -149,12 +149,12 @@ def test_what_the_program_answers_becomes_pairs_of_indices(
     monkeypatch.setenv("KEPT", str(folder))
     left, right = mmseqs.similar_pairs(*pack(list(PROTEINS)))
     assert (left.tolist(), right.tolist()) == ([0, 2], [2, 2])
-    assert (folder / "in.fasta").read_text() == ">0\nACDEFGHIKL\n>2\nMNPQRSTVWYUX\n", "the empty one is left out"
+    assert (folder / "in.fasta").read_text() == ">0\nACDEFGHIKLACDE\n>2\nMNPQRSTVWYUXMNP\n", "the others are too short"
     assert "OMP_" not in (folder / "env").read_text(), "with it the program refuses to start"
-    assert families(*pack(list(PROTEINS)), engine="mmseqs2").tolist() == [0, 1, 0]
+    assert families(*pack(list(PROTEINS)), engine="mmseqs2").tolist() == [0, 1, 0, 2]
 
 
-def test_without_any_residue_the_program_is_not_asked(fake: Callable[[str], Path]) -> None:
+def test_without_residues_enough_the_program_is_not_asked(fake: Callable[[str], Path]) -> None:
     fake("exit 1")
-    left, right = mmseqs.similar_pairs(*pack(["", ""]))
+    left, right = mmseqs.similar_pairs(*pack(["", "ACDEFGHIKL"]))
     assert len(left) == len(right) == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raystudy.data.genes import Genes
+from raystudy.data.genes import Genes, write_genes
+from raystudy.data.sources import synthetic
 from raystudy.data.splits import PARTS, Split, audit, make_split
 from raystudy.errors import DataError, SplitLeakage
 from raystudy.study.sections import SplitSpec
@@ -268,3 +270,16 @@ def test_a_split_of_other_data_is_refused_with_both_hashes(few: Genes, many: Gen
 
     with pytest.raises(DataError, match=f"made for data {few.hash}, but the data given is {many.hash}"):
         Split.load(path, many)
+
+
+def test_a_chromosome_that_holds_most_genes_is_cut_into_stretches(tmp_path: Path) -> None:
+    table = synthetic.build(num_genes=240, num_chromosomes=9)
+    chroms = ["large" if row < 180 else f"small{row % 9}" for row in range(240)]
+    starts = np.arange(240) * 2_000 + 1_000
+    spread = replace(table, chroms=chroms, starts=starts, ends=starts + 500)
+    genes = Genes.open(write_genes(spread, tmp_path / "data"))
+
+    split = make_split(genes, SplitSpec(), (200, 100), np.ones(240, bool))
+
+    assert {str(genes.chroms[row]) for row in split.train} > {"large"}
+    assert "large" in {str(genes.chroms[row]) for row in (*split.valid, *split.test)}

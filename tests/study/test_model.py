@@ -281,3 +281,13 @@ def test_every_key_is_documented(section: type[ModelSpec] | type[TrainingSpec]) 
 def test_a_network_cannot_be_altered() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ModelSpec().latent_dim = 8
+
+
+def test_a_key_that_came_later_is_written_only_where_it_says_something() -> None:
+    assert "half_life_missing" not in ModelSpec().model_dump()
+    assert "half_life_missing" not in ModelSpec(half_life_missing="mean").model_dump(exclude_unset=True)
+    marked = ModelSpec(half_life_missing="indicator")
+    assert marked.model_dump()["half_life_missing"] == "indicator"
+    assert ModelSpec(**marked.model_dump()) == marked
+    assert marked.reading != ModelSpec().reading
+    assert ModelSpec(half_life="none", half_life_missing="indicator").reading == ModelSpec(half_life="none").reading

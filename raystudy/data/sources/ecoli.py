@@ -77,8 +77,9 @@ def build(homology: Homology | None = None) -> GeneTable:
     origin where need be; targets ``mrna``, ``protein`` and ``mrna_half_life``, NaN where not measured.
 
     The coding sequence is the gene's whole span, also for the 27 genes whose protein is not its translation from
-    end to end (frameshifts, inner starts). The 100 genes of no transcription unit have UTRs of 0 bp. A protein at 0 ppm, and a half-life of 0, were not measured.
-    ``homology`` finds more distant relatives than the families of every machine have.
+    end to end (frameshifts, inner starts). The 100 genes of no transcription unit have UTRs of 0 bp. A protein at
+    0 ppm, and a half-life of 0, were not measured. ``homology`` finds more distant relatives than the families have
+    that are the same on every machine.
     Raises DataError when an archive cannot be had, or does not hold what it should.
     """
     findings = Findings()

