@@ -192,7 +192,8 @@ def print_check(found: dict[str, Any]) -> None:
     """A data report: what to look at comes last, where the eye is when a command has ended."""
     console = Console(markup=False, highlight=False)
     console.print(f"{found['source']}: {found['headline']}")
-    for kind, title in (("dropped", "left out"), ("repaired", "repaired")):
+    kinds = {"dropped": "left out", "repaired": "repaired", "unmatched": "rows of the given tables without a gene"}
+    for kind, title in kinds.items():
         met = _checked(title, "count")
         for reason, one in found[kind].items():
             met.add_row(_such(reason, one["examples"]), f"{one['count']:,}")

@@ -1,9 +1,9 @@
 """Coding transcripts of a GTF or GFF3 file, of whatever flavour: Ensembl, GENCODE, RefSeq, SGD, Prokka, Bakta.
 
 The two formats are told apart by how they write attributes, not by a file's name or first line. A coding transcript is
-what has CDS lines: in GTF those of one ``gene_id`` and ``transcript_id``, to which its ``stop_codon`` lines are added;
-in GFF3 those of one ``Parent``, which may be the gene itself, or of one ``ID`` where there is no parent. In GFF3 CDS of
-different ``ID`` below one transcript are different proteins if they overlap or have several lines, else parts of one.
+what has CDS lines: in GTF those of one ``gene_id`` and ``transcript_id``, in GFF3 those of one ``Parent``, which may be
+the gene itself, or of one ``ID`` where there is no parent. ``stop_codon`` lines are added. In GFF3 CDS of different
+``ID`` below one transcript are different proteins if they overlap or have several lines, else parts of one.
 Where there are no exon lines, CDS and UTR lines are the exons. Parts that touch are one.
 
 A line that cannot be read ends in a DataError (`raystudy.data.annotation_lines` has the rules), as do a GTF line that
@@ -12,8 +12,8 @@ is concerned it is left out, counted in the findings: under the gene's id where 
 transcript's. This befalls
 
 * a pseudogene's CDS (``pseudo``, ``pseudogene``, a biotype or a type that says so);
-* a ``Parent`` that no gene or transcript of the file is, that several lines are, or that leads in a circle or to
-  several genes;
+* a ``Parent`` that no gene or transcript of the file is, that several lines are (but for the ``part`` of a gene that
+  the origin of a circle splits), or that leads in a circle or to several genes;
 * parts on several chromosomes or strands, and trans-splicing, whose order is not that of the chromosome;
 * an unknown strand; exons that overlap; CDS outside its exons; a `transl_table` that is no number;
 * coding parts that overlap (ribosomal slippage backwards): the bases read twice cannot be told in `Intervals`;
@@ -39,8 +39,10 @@ from raystudy.data.attributes import (
     Attributes,
     aliases,
     first,
+    gene_line,
     gene_name,
     is_complete,
+    is_decayed,
     is_pseudogene,
     symbol,
     transcript_name,
@@ -124,7 +126,9 @@ def _transcript(
         protein_id=first(levels[-1:], "protein_id"),
         genetic_code=int(code) if code else None,
         complete=phase == 0 and is_complete(levels),
+        is_decayed=is_decayed(levels),
         aliases=aliases(levels, gene_id),
+        gene_line=gene_line(levels),
     )
 
 

@@ -29,6 +29,7 @@ _GTF_GENE = re.compile(r'gene_id(?<!\wgene_id)\s+(?:"([^"]*)"|([^\s";]+))')
 _GTF_TRANSCRIPT = re.compile(r'transcript_id(?<!\wtranscript_id)\s+(?:"([^"]*)"|([^\s";]+))')
 _TELLING = re.compile("_NF|pseudo|partial")
 _GFF3_PARENT = re.compile(r"Parent=(?<![^;\s]Parent=)([^;]+)")
+_PART = re.compile(r"(?<![^;\s])part=\d+(?=;|$)")
 _GFF3_ID = re.compile(r"ID=(?<![^;\s]ID=)([^;]+)")
 
 
@@ -147,15 +148,15 @@ class Gathered:
             name = own_id or named or f"CDS of line {feature.line}"
             parents = [(name,)]
             self._nodes.setdefault((name,), Node(feature.kind, [], feature.attributes))
-        if feature.role is not Role.STOP:  # in GFF3 the CDS has it
-            for key in parents:
-                self._add_part(key, feature, own_id)
+        for key in parents:
+            self._add_part(key, feature, own_id)
 
     def _add_node(self, key: Key, parents: list[Key], feature: Feature) -> None:
-        if key in self._nodes:
-            self._nodes[key].num_lines += 1
-        else:
+        node = self._nodes.get(key)
+        if node is None:
             self._nodes[key] = Node(feature.kind, parents, feature.attributes)
+        elif not _are_parts(node.attributes, feature.attributes):
+            node.num_lines += 1
 
     def _add_part(self, key: Key, feature: Feature, coding_id: str) -> None:
         parts = self.parts.get(key)
@@ -207,6 +208,14 @@ class Gathered:
 @lru_cache(maxsize=16)  # a gene's serve all its transcripts
 def _attributes(text: str, kind: str, is_gtf: bool) -> Attributes:
     return (gtf_attributes if is_gtf else gff3_attributes)(text) | {TYPE: [kind]}
+
+
+def _are_parts(one: str, other: str) -> bool:
+    """Whether two lines are parts of a gene that the origin of a circle splits: they differ in ``part=`` alone.
+
+    Where the parts lie, the CDS says.
+    """
+    return one != other and _PART.search(other) is not None and _PART.sub("", one) == _PART.sub("", other)
 
 
 def overlap(spans: list[Span]) -> bool:

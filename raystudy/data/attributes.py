@@ -22,6 +22,12 @@ _ID_PREFIX = re.compile(r"^(gene|transcript|mRNA|rna|CDS|cds)[:-](?=.)")
 _SYMBOLS = ("gene_name", "gene", "gene_symbol", "symbol")
 _ALIASES = ("locus_tag", "old_locus_tag", "gene_id", "ID", "Name", *_SYMBOLS, "gene_synonym", "Alias", "GeneID")
 _OWN_ALIASES = ("transcript_id", "protein_id")
+_DECAYED = {
+    "nonsense_mediated_decay",
+    "non_stop_decay",
+    "protein_coding_lof",
+    "protein_coding_cds_not_defined",
+}
 _BIOTYPES = ("biotype", "gene_biotype", "transcript_biotype", "gene_type", "transcript_type", TYPE)
 
 
@@ -79,6 +85,11 @@ def gene_name(levels: Sequence[Attributes], key: str | None) -> str:
     return first(levels, "gene_id", "locus_tag") or bare_id(levels[0]) or first(levels, "Name")
 
 
+def gene_line(levels: Sequence[Attributes]) -> str:
+    """The id of the line of the gene; empty where the gene has no line of its own."""
+    return first(levels[:1], "ID", "gene_id") if levels[0][TYPE][0].lower().endswith("gene") else ""
+
+
 def transcript_name(levels: Sequence[Attributes]) -> str:
     """What the annotation calls the transcript, or else its CDS; empty where it has no name."""
     return first(levels[::-1], "transcript_id") or bare_id(levels[-2] if len(levels) > 2 else levels[-1])
@@ -108,12 +119,18 @@ def is_pseudogene(levels: Sequence[Attributes]) -> bool:
     return marked or any("pseudogen" in one.lower() for one in said)
 
 
+def is_decayed(levels: Sequence[Attributes]) -> bool:
+    """Whether the transcript's biotype says that it is degraded, or makes none of the gene's proteins."""
+    return any(value.lower() in _DECAYED for key in _BIOTYPES for level in levels for value in level.get(key, ()))
+
+
 def is_complete(levels: Sequence[Attributes]) -> bool:
     """Whether both ends of the coding sequence are known, as far as attributes say.
 
-    A gene or an mRNA may be partial where only its UTRs are not known (RefSeq's yeast): just the CDS counts.
+    A gene or an mRNA may be partial where only its UTRs are not known (RefSeq's yeast): just the CDS counts. Prodigal
+    writes ``partial`` of every CDS, a digit for each end: ``00`` is whole.
     """
     tags = {value for level in levels for value in level.get("tag", ())}
     cds = levels[-1]
-    partial = first([cds], "partial").lower() == "true" or "start_range" in cds or "end_range" in cds
+    partial = first([cds], "partial").lower() not in ("", "00", "false") or "start_range" in cds or "end_range" in cds
     return not partial and not tags & {"cds_start_NF", "cds_end_NF"}

@@ -40,10 +40,11 @@ _PSEUDO_COUNT = re.compile(r"log(10|2)\s*\([^)]*\+\s*(\d+(?:\.\d+)?(?:e-?\d+)?)\
 def check_table(table: GeneTable) -> dict[str, Any]:
     """The data report as strict JSON values: None where there is no number, no NaN.
 
-    ``dropped`` and ``repaired`` are what the source met (reason -> count and examples), ``strands``, ``chromosomes``
-    and ``families`` count genes, ``coding`` checks CDS against window and protein, ``lengths``, ``padding``,
-    ``duplicates`` and ``overlap`` look at the sequences, ``features``, ``targets`` and ``correlations`` at the
-    numbers. ``headline``, ``checks`` and ``warnings`` say it in words, the last what looks wrong and what to do.
+    ``dropped``, ``repaired`` and ``unmatched`` (rows of a user's table: no genes left out) are what the source met
+    (reason -> count and examples), ``strands``, ``chromosomes`` and ``families`` count genes, ``coding`` checks CDS
+    against window and protein, ``lengths``, ``padding``, ``duplicates`` and ``overlap`` look at the sequences,
+    ``features``, ``targets`` and ``correlations`` at the numbers. ``headline``, ``checks`` and ``warnings`` say it in
+    words, the last what looks wrong and what to do.
     Nothing is changed or refused.
     """
     num_genes, length = table.windows.shape
@@ -62,6 +63,7 @@ def check_table(table: GeneTable) -> dict[str, Any]:
         "anchor": others.get("anchor") or _guessed_anchor(coding),
         "dropped": {**findings.get("dropped", {}), **left_out},
         "repaired": dict(findings.get("repaired", {})),
+        "unmatched": dict(findings.get("unmatched", {})),
         "notes": {key: value for key, value in others.items() if not key.startswith(_LEFT_OUT)},
         "strands": dict(Counter(strand for strand in table.strands if strand)),
         "chromosomes": dict(Counter(chrom for chrom in table.chroms if chrom).most_common()),

@@ -15,9 +15,12 @@ def headline(found: Found) -> str:
     where = f"on {_counted(num_chromosomes, 'chromosome')}" if num_chromosomes else "whose places are not known"
     at = "the anchor" if found["anchor"] == "not noted" else f"the {found['anchor']}"
     levels = ", ".join(f"{name} ({one['n']:,})" for name, one in found["targets"].items()) or "none"
-    left_out, repaired = (sum(one["count"] for one in found[kind].values()) for kind in ("dropped", "repaired"))
+    left_out, repaired, unmatched = (
+        sum(one["count"] for one in found[kind].values()) for kind in ("dropped", "repaired", "unmatched")
+    )
+    rows = f", {_counted(unmatched, 'row')} of the given tables without such a gene" if unmatched else ""
     return (
-        f"{_counted(found['num_genes'], 'gene')} {where}; {left_out:,} left out, {_counted(repaired, 'repair')}. "
+        f"{_counted(found['num_genes'], 'gene')} {where}; {left_out:,} left out, {_counted(repaired, 'repair')}{rows}. "
         f"Windows of {up + down:,} bp, {up:,} before {at}. Genes with a level: {levels}."
     )
 

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv, feather, types
+from pyarrow import feather, types
 from pyarrow import parquet as pq
 
-from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
 from raystudy.data.genes import Target
 from raystudy.data.tables import GENE_ID
-from raystudy.errors import DataError, SpecError
+from raystudy.data.text_tables import NO_VALUE, refusal, text_table
+from raystudy.errors import SpecError
 
 TARGETS = ("mrna", "protein", "mrna_half_life")
 
@@ -43,10 +43,9 @@ _LOGARITHMS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "log10": np.log10,
     "ln": np.log,
 }
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
-_MAGIC = {b"PAR1": "parquet", b"ARRO": "feather", b"FEA1": "feather"}
+_MAGIC = {b"PAR1": "Parquet", b"ARRO": "Feather", b"FEA1": "Feather", b"PK\3\4": "zip", b"\xd0\xcf\x11\xe0": "xls"}
+_WORKBOOK = {"zip": "a zip archive, as a workbook is (.xlsx, .ods)", "xls": "a workbook of a spreadsheet program"}
 _GZIP = b"\x1f\x8b"
-_NO_VALUE = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LARGEST = 1e30
 """Magnitude of a level in a table; networks compute in 32 bits."""
 _DIGITS = 12  # of a logarithm: the last bits, which machines do not agree on, are not to be in the content hash
@@ -105,7 +104,7 @@ class Expression:
 
 
 def read_expression(path: Path, formulas: Sequence[Formula], id_column: str | None, findings: Findings) -> Expression:
-    """The table's levels (TSV, CSV, Parquet, Feather; gzipped or not). An empty value, NA or NaN is no level.
+    """The table's levels (TSV, CSV, either gzipped or not, Parquet, Feather). An empty value, NA or NaN is no level.
 
     Ids are in ``id_column``: by default ``gene_id``, else the only column of texts. A level of 0 under a logarithm
     without pseudo-count was not detected: it is no level, and counted.
@@ -119,7 +118,7 @@ def read_expression(path: Path, formulas: Sequence[Formula], id_column: str | No
     }
     for name, target in targets.items():
         if not np.isfinite(target.values).any():
-            raise _refusal(path, f"has no level for {name!r} ({target.unit}). Name a column that has")
+            raise refusal(path, f"has no level for {name!r} ({target.unit}). Name a column that has")
     return Expression(path, tuple(ids), targets)
 
 
@@ -143,45 +142,27 @@ def _read(path: Path, columns: Sequence[str], id_column: str | None, what: str) 
             packed = file.read(2) == _GZIP
         with pa.input_stream(str(path), "gzip" if packed else None) as file:
             kind = _MAGIC.get(file.read(4))
-        if kind == "parquet" and not packed:
+        if kind in ("zip", "xls"):
+            raise refusal(path, f"is {_WORKBOOK[kind]}. Export its sheet as TSV or CSV, and give that")
+        if kind and packed:
+            raise refusal(path, f"is {kind} within gzip. Unpack it (`gunzip`): {kind} is packed by itself")
+        if kind == "Parquet":
             whole = pq.ParquetFile(path)
             texts = [field.name for field in whole.schema_arrow if _is_text(field.type)]
             names = _names(path, whole.schema_arrow.names, texts, columns, id_column, what)
             return whole.read(columns=names), names[0]
-        if kind == "feather" and not packed:
+        if kind == "Feather":
             read = feather.read_table(path)
             texts = [field.name for field in read.schema if _is_text(field.type)]
             names = _names(path, read.column_names, texts, columns, id_column, what)
             return read.select(names), names[0]
-        return _read_text(path, "gzip" if packed else None, columns, id_column, what)
+        text = text_table(path, what)
+        needs_texts = id_column is None and GENE_ID not in text.names
+        names = _names(path, text.names, text.texts() if needs_texts else [], columns, id_column, what)
+        return pa.table({name: pa.array(one, pa.string()) for name, one in text.columns(names).items()}), names[0]
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise _refusal(path, f"cannot be read as the {what} ({reason}). Check that it is there and whole") from error
-
-
-def _read_text(
-    path: Path, compression: str | None, columns: Sequence[str], id_column: str | None, what: str
-) -> tuple[pa.Table, str]:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".bgz")]
-    delimiter = _DELIMITERS.get(suffixes[-1]) if suffixes else None
-    if delimiter is None:
-        known = ".tsv, .txt, .tab (tabs), .csv (commas), each also gzipped; Parquet and Feather are known by content"
-        raise _refusal(path, f"has no suffix that says what parts its columns; known are {known}. Rename it")
-    with open_text(path, f"the {what}"):
-        pass  # which says what is no text, or not whole, better than the CSV reader
-    parse = csv.ParseOptions(delimiter=delimiter)
-    with pa.input_stream(str(path), compression) as text, csv.open_csv(text, parse_options=parse) as reader:
-        given = reader.schema
-    if len(given.names) == 1 and (other := re.search(r"[\t,; |]", given.names[0].strip())):
-        raise _refusal(
-            path,
-            f"has one column only, {given.names[0][:60]!r}: its columns seem to be parted by {other[0]!r} and not by "
-            f"{delimiter!r}, which the suffix {suffixes[-1]!r} stands for. Rename or convert it",
-        )
-    names = _names(path, given.names, [one.name for one in given if _is_text(one.type)], columns, id_column, what)
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names)
-    with pa.input_stream(str(path), compression) as text:
-        return csv.read_csv(text, parse_options=parse, convert_options=convert), names[0]
+        raise refusal(path, f"cannot be read as the {what} ({reason}). Check that it is there and whole") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -189,7 +170,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _names(
-    path: Path, given: list[str], texts: list[str], columns: Sequence[str], id_column: str | None, what: str
+    path: Path, given: Sequence[str], texts: list[str], columns: Sequence[str], id_column: str | None, what: str
 ) -> list[str]:
     """The columns to read, that of ids first."""
     shown = ", ".join(map(repr, given[:12])) + (f" and {len(given) - 12} more" if len(given) > 12 else "")
@@ -197,7 +178,7 @@ def _names(
     if id_column is None and GENE_ID not in given:
         texts = [name for name in texts if name not in columns]
         if len(texts) != 1:
-            raise _refusal(
+            raise refusal(
                 path,
                 f"does not say which column names the genes: there is no `{GENE_ID}`, and {len(texts)} of its columns "
                 f"({shown}) are texts. Name it with `--id-column`",
@@ -207,7 +188,7 @@ def _names(
         if given.count(name) != 1:
             near = difflib.get_close_matches(name, given, n=1)
             hint = f" Did you mean {near[0]!r}?" if near and near[0] != name else ""
-            raise _refusal(
+            raise refusal(
                 path,
                 f"has {given.count(name) or 'no'} column{'s' * bool(given.count(name))} {name!r}; the {what} needs one "
                 f"of that name, and has {shown}.{hint} Name a column that it has",
@@ -219,39 +200,39 @@ def _ids(path: Path, table: pa.Table, column: str, findings: Findings) -> tuple[
     """Ids as texts (007 stays 007), and the table without the rows that have none."""
     kind = table.column(column).type
     if not (_is_text(kind) or types.is_integer(kind)):
-        raise _refusal(path, f"holds {kind} in its column of ids {column!r}. Ids are texts or whole numbers")
+        raise refusal(path, f"holds {kind} in its column of ids {column!r}. Ids are texts or whole numbers")
     written = pc.cast(table.column(column), pa.string()).to_pylist()
     ids = [(one or "").strip() for one in written]
     seen = set[str]()
     for row, (one, before) in enumerate(zip(ids, written, strict=True), start=1):
         if not one:
-            findings.drop(f"rows of {path.name} without an id", f"row {row}")
+            findings.unmatch(f"rows of {path.name} without an id", f"row {row}")
         elif one in seen:
-            raise _refusal(path, f"has the id {one!r} twice (again in row {row}). Choose one row, or average them")
+            raise refusal(path, f"has the id {one!r} twice (again in row {row}). Choose one row, or average them")
         elif one != before:
             findings.repair(f"spaces around an id of {path.name} taken away", one)
         seen.add(one)
     if not any(ids):
-        raise _refusal(path, f"has {len(ids)} rows, but no id in its column {column!r}. Name another, or fill it")
+        raise refusal(path, f"has {len(ids)} rows, but no id in its column {column!r}. Name another, or fill it")
     return [one for one in ids if one], table.filter(pa.array(map(bool, ids)))
 
 
 def _numbers(path: Path, column: pa.ChunkedArray, name: str, ids: Sequence[str]) -> NDArray[np.float64]:
     if not _is_text(column.type) and not (types.is_integer(column.type) or types.is_floating(column.type)):
-        raise _refusal(path, f"holds {column.type} in its column {name!r}, which must be numbers")
+        raise refusal(path, f"holds {column.type} in its column {name!r}, which must be numbers")
     values = np.full(len(ids), np.nan)
     for row, written in enumerate(column.to_pylist()):
-        if written is None or str(written).strip().casefold() in _NO_VALUE:
+        if written is None or str(written).strip().casefold() in NO_VALUE:
             continue
         try:
             values[row] = math.nan if "_" in str(written) else float(written)
         except ValueError:
             values[row] = math.nan
         if not abs(values[row]) < LARGEST:
-            raise _refusal(
+            raise refusal(
                 path,
                 f"has {written!r} in its column {name!r} for {ids[row]!r} (row {row + 1} below the header). Values "
-                f"are finite numbers (below {LARGEST:g}) with a decimal point, or empty where there is none: correct it",
+                f"are finite numbers (below {LARGEST:g}) with a decimal point, or empty where there is none",
             )
     return values
 
@@ -262,7 +243,7 @@ def _levels(
     if not formula.log:
         return values
     for row in np.flatnonzero(values < 0).tolist():
-        raise _refusal(
+        raise refusal(
             path,
             f"has {values[row]:g} in its column {formula.column!r} for {ids[row]!r}, which has no place under the "
             f"logarithm of `{formula.name}={formula}`. Is it a logarithm already? Then give {formula.name}="
@@ -273,7 +254,3 @@ def _levels(
         findings.repair(f"{formula.name}: 0 read as not detected, so as no level (no logarithm of 0)", ids[row])
     shifted[shifted == 0] = np.nan
     return np.round(_LOGARITHMS[formula.log](shifted), _DIGITS)
-
-
-def _refusal(path: Path, what: str) -> DataError:
-    return DataError(f"The table {str(path)!r} {what}.")

@@ -31,17 +31,22 @@ def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
     Raises DataError where the file cannot be read, does not begin with a record, or a record has no id.
     """
     with open_text(path, "FASTA") as text:
-        first = next((line for line in text if line.strip()), "")
-        if not first.startswith(">"):
-            raise DataError(
-                f"{path} is no FASTA file: it begins with {first.strip()[:40]!r} rather than with a header `>ID`. "
-                "Give FASTA, plain or gzipped"
-            )
-        for number, (header, sequence) in enumerate(SimpleFastaParser(chain([first], text)), start=1):
+        for number, (header, sequence) in enumerate(fasta_records(path, text), start=1):
             words = header.split(maxsplit=1)
             if not words:
                 raise DataError(f"{path}: record {number} has no id after its `>`. Name each record by its gene")
             yield words[0], sequence
+
+
+def fasta_records(path: Path, text: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Each record's header and sequence, of the lines of a text. Raises DataError where it begins with no record."""
+    first = next((line for line in text if line.strip()), "")
+    if not first.startswith(">"):
+        raise DataError(
+            f"{path} is no FASTA file: it begins with {first.strip()[:40]!r} rather than with a header `>ID`. "
+            "Give FASTA, plain or gzipped"
+        )
+    yield from SimpleFastaParser(chain([first], text))
 
 
 class JoinedFasta:

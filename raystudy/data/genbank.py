@@ -59,10 +59,10 @@ def chromosome(
     """
     is_circular = record.annotations.get("topology") == "circular"
     mrnas: dict[str, list[tuple[Intervals, str]]] = {}
-    for feature in record.features:
-        if feature.type == "mRNA" and isinstance(exons := _located(feature, len(record), is_circular), tuple):
-            mrna = exons, _qualifier(feature, ["transcript_id"])
-            mrnas.setdefault(_qualifier(feature, _GENE), []).append(mrna)
+    for feature in (one for one in record.features if one.type == "mRNA"):
+        key, exons = _qualifier(feature, _GENE), _located(feature, len(record), is_circular)
+        if key and isinstance(exons, tuple):  # among those of no gene each CDS would be sought
+            mrnas.setdefault(key, []).append((exons, _qualifier(feature, ["transcript_id"])))
     transcripts = []
     for feature in (one for one in record.features if one.type == "CDS"):
         gene, cds = _gene_id(feature, gene_id), _located(feature, len(record), is_circular)

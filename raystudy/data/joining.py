@@ -48,7 +48,7 @@ class Rows:
         return rows[0] if rows else None
 
     def check(self, transcripts: Sequence[Transcript], findings: Findings) -> None:
-        """Count what is joined without its version and what is no gene's.
+        """Count what is joined without its version, and ids without a gene: of RNA, of a dropped gene, of none at all.
 
         Raises DataError, with the cause where one is found, when under 5 % of the table's ids are genes'.
         """
@@ -65,7 +65,7 @@ class Rows:
                 findings.repair(f"joined with {self.path.name} without the version suffix", gene_id)
         for row, one in enumerate(self.ids):
             if row not in matched:
-                findings.drop(f"ids of {self.path.name} that no gene of the annotation has", one)
+                findings.unmatch(f"ids of {self.path.name} without a usable coding gene", one)
 
     def _cause(self, transcripts: Sequence[Transcript]) -> str:
         """The kind of name that most of the table's ids are, and what to do then."""

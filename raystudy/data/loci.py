@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raystudy.data.encode import DNA_SYMBOLS, Tokens, cut_window, half_life_features, reverse_complement, tokenize_dna
-from raystudy.data.transcripts import Intervals, Transcript, spliced
+from raystudy.data.joining import without_version
+from raystudy.data.transcripts import Intervals, Transcript
 
 _SYMBOLS = np.frombuffer(DNA_SYMBOLS.encode(), dtype=np.uint8)
 _CHUNK_BP = 2**24
+_MITOCHONDRIAL = re.compile(r"mt|mtdna|mito|(\w+_)?mitochondrion(_genome)?")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,11 @@ class Chromosome:
         return 1 <= first <= length and last <= (first + length - 1 if self.circular else length)
 
     def bases(self, intervals: Intervals, strand: str) -> Tokens:
-        """The intervals' bases one after the other in the gene's own direction, uint8."""
-        return spliced(self.tokens, intervals, strand, self.circular)
+        """The bases of intervals that it holds, one after the other in the gene's own direction, uint8."""
+        mode: Literal["wrap", "raise"] = "wrap" if self.circular else "raise"
+        pieces = [np.take(self.tokens, np.arange(first - 1, last), mode=mode) for first, last in intervals]
+        joined: Tokens = np.concatenate([self.tokens[:0], *pieces])
+        return joined if strand == "+" else reverse_complement(joined)
 
     def window(self, anchor: int, strand: str, window_bp: tuple[int, int]) -> Tokens:
         """Tokens [up + down] around the base ``anchor`` (1-based), in the gene's own direction.
@@ -54,6 +61,17 @@ class Chromosome:
             intron_bp=transcript.intron_bp,
             num_junctions=transcript.num_cds_junctions,
         )
+
+
+def bare_name(chrom: str) -> str:
+    """A chromosome's name as far as those of different origins agree: chr1, Chr1 and 1; chrM and MT."""
+    bare = re.sub(r"^chr(?:omosome)?[ _]?(?=.)", "", without_version(chrom).lower())
+    return "mt" if bare == "m" else bare
+
+
+def is_mitochondrial(chrom: str) -> bool:
+    """Whether a chromosome's name says so, as those of Ensembl, UCSC, SGD and FlyBase do."""
+    return _MITOCHONDRIAL.fullmatch(bare_name(chrom)) is not None
 
 
 def start_codon(transcript: Transcript) -> int:

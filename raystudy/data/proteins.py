@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from Bio.Data.CodonTable import unambiguous_dna_by_id
-from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from raystudy.data.encode import tokenize_protein
+from raystudy.data.fasta import fasta_records
 from raystudy.data.files import open_text
 from raystudy.data.joining import without_version
 from raystudy.data.transcripts import Transcript
-from raystudy.errors import DataError, SpecError
+from raystudy.errors import SpecError
 
 # Ensembl writes `gene:ID transcript:ID`, NCBI `[locus_tag=ID] [protein_id=ID]`, GENCODE and UniProt `ID|ID|ID`.
 _NAMES = re.compile(r"(?:\b(?:gene|transcript):|\[(?:locus_tag|protein_id)=)([^\s\]]+)")
@@ -46,12 +46,17 @@ def translated(cds: str, genetic_code: int) -> str:
 
 
 def missing_ends(cds: str, genetic_code: int) -> list[str]:
-    """What a coding sequence does not do: begin with a start codon, end with a stop codon. An N may be any base."""
+    """What a coding sequence does instead of beginning with a start codon, of ending with a stop codon.
+
+    An N may be any base.
+    """
     table = unambiguous_dna_by_id[genetic_code]
     first, last = cds[:3], cds[-3:]
     begins = "N" in first or first in table.start_codons
     ends = "N" in last or last in table.stop_codons
-    return ["begins without a start codon"] * (not begins) + ["ends without a stop codon"] * (not ends)
+    how = "begins with GTG, no start codon of genetic code 1 (in bacteria and archaea: `--genetic-code 11`)"
+    how = how if genetic_code == 1 and first == "GTG" else "begins without a start codon"
+    return [how] * (not begins) + ["ends without a stop codon"] * (not ends)
 
 
 @cache
@@ -85,15 +90,13 @@ class ProteinFile:
         self.first = ""
         self._proteins: dict[str, str | None] = {}  # None where several differ
         with open_text(path, "FASTA") as text:
-            for header, sequence in SimpleFastaParser(text):
+            for header, sequence in fasta_records(path, text):
                 self.first = self.first or header
                 protein = sequence.upper().rstrip("*")
                 tokenize_protein(protein.replace("*", "X"), f"{path}: {header[:60]!r}")
                 for name in set(_names(header)):
                     known = self._proteins.setdefault(name, protein)
                     self._proteins[name] = protein if known == protein else None
-        if not self._proteins:
-            raise DataError(f"{path} has no FASTA record (`>ID` and a sequence). Give the proteins as FASTA")
 
     def protein(self, transcript: Transcript) -> str:
         """Empty where the file has none, or several different ones, under any of its ids."""

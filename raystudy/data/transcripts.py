@@ -6,11 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
-from raystudy.data.encode import Tokens, reverse_complement
-from raystudy.errors import DataError
-
 Intervals = tuple[tuple[int, int], ...]
 """1-based and inclusive, ascending, none touching or overlapping another. On a circular chromosome a last base beyond
 its length lies past the origin."""
@@ -25,7 +20,9 @@ class Transcript:
 
     ``cds`` lies within ``exons`` and holds the stop codon, also where the annotation (GTF) counts it apart.
     ``protein`` is the annotated translation, or empty; ``complete`` is False where the annotation says that an end
-    of the coding sequence is not known. ``aliases`` are other names of the gene, for hints.
+    of the coding sequence is not known, ``is_decayed`` True where it says that the transcript makes no protein of the
+    gene's (nonsense-mediated decay and the like). ``aliases`` are other names of the gene, for hints; ``gene_line`` is
+    the id of the one line that the gene has in the annotation, or empty.
     """
 
     gene_id: str
@@ -39,7 +36,9 @@ class Transcript:
     protein_id: str = ""
     genetic_code: int | None = None
     complete: bool = True
+    is_decayed: bool = False
     aliases: tuple[str, ...] = ()
+    gene_line: str = ""
 
     @property
     def start(self) -> int:
@@ -92,43 +91,28 @@ def _introns_bp(intervals: Intervals) -> list[int]:
     return [gap for gap in gaps_bp if gap >= SHORTEST_INTRON_BP]
 
 
-def representative(transcripts: Iterable[Transcript]) -> list[Transcript]:
-    """The one transcript that stands for each gene: chromosomes as first met, then by their first coding base.
+def representative(transcripts: Iterable[Transcript]) -> list[list[Transcript]]:
+    """The transcripts that may stand for each gene, best first; genes by their best ones' place.
 
-    Of a gene's transcripts, those whose coding sequence is complete come first, then the longest coding sequence,
-    the longest 5'UTR, the longest 3'UTR, and at last the id that sorts first.
-    Source: Agarwal & Shendure, Cell Reports 2020 (complete ones first, and the id, are ours).
+    Chromosomes come as first met, then genes by their first coding base. Of a gene's transcripts, those whose coding
+    sequence is complete come first, then the longest coding sequence, the longest 5'UTR, the longest 3'UTR, and at
+    last the id that sorts first. Those that are decayed are there only where the gene has no other.
+    Source: Agarwal & Shendure, Cell Reports 2020 (complete ones first, decayed ones not, and the id, are ours).
     """
     chromosomes: dict[str, int] = {}
-    best: dict[str, tuple[tuple[bool, int, int, int, str], Transcript]] = {}
+    by_gene: dict[str, list[Transcript]] = {}
     for transcript in transcripts:
         chromosomes.setdefault(transcript.chrom, len(chromosomes))
-        rank = (
-            not transcript.complete,
-            -transcript.cds_bp,
-            -length_bp(transcript.utr5),
-            -length_bp(transcript.utr3),
-            transcript.transcript_id,
-        )
-        if transcript.gene_id not in best or rank < best[transcript.gene_id][0]:
-            best[transcript.gene_id] = (rank, transcript)
-    chosen = [transcript for _, transcript in best.values()]
-    return sorted(chosen, key=lambda one: (chromosomes[one.chrom], one.start, one.end, one.gene_id))
+        by_gene.setdefault(transcript.gene_id, []).append(transcript)
+    ranked = [sorted([one for one in ones if not one.is_decayed] or ones, key=_rank) for ones in by_gene.values()]
+    return sorted(ranked, key=lambda ones: (chromosomes[ones[0].chrom], ones[0].start, ones[0].end, ones[0].gene_id))
 
 
-def spliced(chromosome: Tokens, intervals: Intervals, strand: str, circular: bool) -> Tokens:
-    """The bases of the intervals one after the other, in the gene's own direction: uint8 [their bases].
-
-    On a circular chromosome intervals may go on past the origin. Raises DataError for bases that the chromosome has
-    not, and for intervals that go around a circular one more than once.
-    """
-    length = len(chromosome)
-    first, last = (intervals[0][0], intervals[-1][1]) if intervals else (1, 0)
-    if first < 1 or last > (first + length - 1 if circular else length):
-        raise DataError(
-            f"The bases {first:,} to {last:,} do not lie on a {'circular' if circular else 'linear'} chromosome of "
-            f"{length:,} bp. Give the annotation that belongs to this genome, or leave this gene out"
-        )
-    pieces = [np.take(chromosome, np.arange(first - 1, last), mode="wrap") for first, last in intervals]
-    joined: Tokens = np.concatenate([chromosome[:0], *pieces])
-    return joined if strand == "+" else reverse_complement(joined)
+def _rank(transcript: Transcript) -> tuple[bool, int, int, int, str]:
+    return (
+        not transcript.complete,
+        -transcript.cds_bp,
+        -length_bp(transcript.utr5),
+        -length_bp(transcript.utr3),
+        transcript.transcript_id,
+    )

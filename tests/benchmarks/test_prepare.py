@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import prepare
+from raystudy.data.findings import Findings
 from raystudy.data.sources import build
 
 NUM_GENES, ISOFORMS = 48, 2
@@ -31,7 +32,7 @@ def test_every_simulated_gene_is_read_as_it_was_planted(tmp_path: Path) -> None:
     )
     assert 10 ** table.features[:, 0] == pytest.approx(prepare.UTR5_BP + 0.1, rel=1e-4)
     assert 10 ** table.features[:, 2] == pytest.approx(prepare.UTR3_BP + 0.1, rel=1e-4)
-    assert table.notes["findings"] == {"dropped": {}, "repaired": {}}
+    assert table.notes["findings"] == Findings().as_json()
 
 
 @pytest.mark.slow

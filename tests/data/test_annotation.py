@@ -281,6 +281,71 @@ GTF_LEFT_OUT: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "decayed"),
+    [
+        (row("CDS", 1, 9, 'gene_id "g"; transcript_id "t"; transcript_biotype "nonsense_mediated_decay";'), True),
+        (row("CDS", 1, 9, 'gene_id "g"; transcript_id "t"; transcript_type "protein_coding_LoF";'), True),
+        (row("CDS", 1, 9, 'gene_id "g"; transcript_id "t"; transcript_biotype "protein_coding";'), False),
+        (
+            row("gene", 1, 9, "ID=gene:g;biotype=protein_coding")
+            + row("mRNA", 1, 9, "ID=transcript:t;Parent=gene:g;biotype=nonsense_mediated_decay")
+            + row("CDS", 1, 9, "Parent=transcript:t"),
+            True,
+        ),
+    ],
+)
+def test_a_transcript_that_is_degraded_is_known_by_its_biotype(text: str, decayed: bool, tmp_path: Path) -> None:
+    [transcript] = read(text, tmp_path)[0].transcripts
+
+    assert transcript.is_decayed == decayed
+    assert transcript.complete
+
+
+@pytest.mark.parametrize(
+    ("partial", "complete"),
+    [("00", True), ("", True), ("false", True), ("01", False), ("10", False), ("11", False), ("true", False)],
+)
+def test_prodigal_says_of_each_end_whether_it_is_known(partial: str, complete: bool, tmp_path: Path) -> None:
+    [transcript] = read(row("CDS", 1, 9, f"ID=1_1;partial={partial};start_type=ATG", phase=0), tmp_path)[0].transcripts
+
+    assert transcript.complete == complete
+
+
+@pytest.mark.parametrize(("strand", "cds", "stop"), [("+", (100, 197), (198, 200)), ("-", (103, 200), (100, 102))])
+def test_in_gff3_too_a_stop_codon_beside_its_cds_belongs_to_it(
+    strand: str, cds: tuple[int, int], stop: tuple[int, int], tmp_path: Path
+) -> None:
+    for first, last in (cds, (100, 200)):
+        text = GENE + row("CDS", first, last, "Parent=t1", strand, 0) + row("stop_codon", *stop, "Parent=t1", strand, 0)
+
+        [transcript] = read(text, tmp_path)[0].transcripts
+
+        assert transcript.cds == ((100, 200),)
+
+
+SPLIT = (
+    row("region", 1, 1000, "ID=c;Is_circular=true")
+    + row("gene", 901, 1000, "ID=gene-a;locus_tag=a;part=1")
+    + row("gene", 1, 50, "ID=gene-a;locus_tag=a;part=2")
+    + row("CDS", 901, 1000, "ID=cds-a;Parent=gene-a", phase=0)
+    + row("CDS", 1, 50, "ID=cds-a;Parent=gene-a", phase=2)
+)
+
+
+def test_a_gene_of_two_lines_that_the_origin_splits_is_one(tmp_path: Path) -> None:
+    annotation, findings = read(SPLIT, tmp_path)
+
+    assert [(one.gene_id, one.cds) for one in annotation.transcripts] == [("a", ((901, 1050),))]
+    assert findings.dropped == {}
+
+
+@pytest.mark.parametrize("second", ["ID=gene-a;locus_tag=b;part=2", "ID=gene-a;locus_tag=a", "ID=gene-a;part=2"])
+def test_lines_that_differ_in_more_than_their_part_are_of_several_genes(second: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="several lines have the ID"):
+        read(SPLIT.replace("ID=gene-a;locus_tag=a;part=2", second), tmp_path)
+
+
 @pytest.mark.parametrize("what", GTF_LEFT_OUT)
 def test_in_gtf_too(what: str, tmp_path: Path) -> None:
     text, reason = GTF_LEFT_OUT[what]

@@ -206,7 +206,15 @@ def test_what_sources_left_out_is_shown_whichever_way_they_note_it(table: GeneTa
     assert found["dropped"] == {"no start codon": drop, "without level": {"count": 7, "examples": []}}
     assert found["repaired"] == {"lower case": drop}
     assert found["notes"] == {"kept": 1}
-    assert "9 left out, 2 repairs" in found["headline"]
+    assert "9 left out, 2 repairs." in found["headline"]
+
+
+def test_rows_of_a_table_without_a_gene_are_no_genes_left_out(table: GeneTable) -> None:
+    ids = {"ids of a.tsv without a usable coding gene": {"count": 10_000, "examples": ["A"]}}
+    found = check_table(replace(table, notes={"findings": {"dropped": {}, "repaired": {}, "unmatched": ids}}))
+    assert (found["unmatched"], found["dropped"]) == (ids, {})
+    assert "; 0 left out, 0 repairs, 10,000 rows of the given tables without such a gene." in found["headline"]
+    assert not any("left out for one reason" in one for one in found["warnings"])
 
 
 def translated(table: GeneTable, text: str, protein: str, code: Any = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Where windows stand: at start codons or at TSS, on lines and on circles."""
+"""Which transcript stands for a gene, and where windows stand: at start codons or TSS, on lines and on circles."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from Bio.Seq import Seq
 from raystudy.data.encode import tokenize_dna
 from raystudy.data.sources.genome import build
 from raystudy.errors import DataError
-from tests.data.genome_cases import WINDOW, MadeGene, MadeGenome, dropped, make_genome
+from tests.data.genome_cases import WINDOW, MadeGene, MadeGenome, dropped, edit, make_genome, plain_gene, put, repaired
 
 Options = dict[str, Any]
 
@@ -81,6 +82,106 @@ def test_a_tss_that_is_no_base_is_refused(made: MadeGenome, tmp_path: Path) -> N
 
     with pytest.raises(DataError, match=r"the TSS of 'G000' is 1\.5"):
         build(**made.write(tmp_path, "gff3"), tss=path)
+
+
+# isoforms
+
+
+def with_isoform(made: MadeGenome, folder: Path, first: int, last: int, biotype: str = "") -> Options:
+    """The files, in which a plain gene has another transcript of one coding part."""
+    gene, options = plain_gene(made), made.write(folder, "gtf")
+    names = f'gene_id "{gene.gene_id}"; transcript_id "{gene.gene_id}.t0"; transcript_biotype "{biotype}";'
+    line = f"{gene.chrom}\tmade\tCDS\t{first}\t{last}\t.\t+\t0\t{names}\n"
+    edit(folder / "genes.gtf", lambda text: text + line)
+    return options
+
+
+def cds_of(made: MadeGenome, options: Options) -> tuple[str, dict[str, list[str]]]:
+    table = build(**options)
+    assert not dropped(table)
+    return table.cds[table.gene_ids.index(plain_gene(made).gene_id)], repaired(table)
+
+
+def test_a_longer_transcript_of_nonsense_mediated_decay_does_not_stand_for_its_gene(tmp_path: Path) -> None:
+    made = make_genome(4)
+    gene = plain_gene(made)
+    [(first, last)] = gene.cds
+    put(made, gene, -2, "ATGAAA")  # so that it is a whole coding sequence
+
+    assert cds_of(made, with_isoform(made, tmp_path, first - 6, last, "nonsense_mediated_decay")) == (gene.coding, {})
+    found, _ = cds_of(made, with_isoform(made, tmp_path, first - 6, last, "protein_coding"))
+    assert found == f"ATGAAA{gene.coding}"
+
+
+@pytest.mark.parametrize("flaw", ["no stop codon", "no start codon", "a stop inside", "no multiple of three"])
+def test_the_longest_transcript_that_is_whole_stands_for_its_gene(flaw: str, tmp_path: Path) -> None:
+    made = make_genome(4)
+    gene = plain_gene(made)
+    [(first, last)] = gene.cds
+    put(made, gene, len(gene.coding) // 3, "AAAAAA")
+    put(made, gene, -2, "CCCAAA")
+    ends = {
+        "no stop codon": (first, last + 6),
+        "no start codon": (first - 6, last),
+        "a stop inside": (first, last + 3),
+        "no multiple of three": (first, last + 1),
+    }
+    if flaw == "a stop inside":
+        put(made, gene, len(gene.coding) // 3, "TGA")
+
+    found, counted = cds_of(made, with_isoform(made, tmp_path, *ends[flaw]))
+
+    assert found == gene.coding
+    [(reason, genes)] = counted.items()
+    assert "another transcript than its longest" in reason
+    assert genes == [gene.gene_id]
+
+
+def test_where_no_transcript_is_whole_the_longest_stands_for_its_gene(tmp_path: Path) -> None:
+    made = make_genome(4)
+    gene = plain_gene(made)
+    [(first, last)] = gene.cds
+    put(made, gene, len(gene.coding) // 3 - 1, "GCTGCT")
+
+    found, counted = cds_of(made, with_isoform(made, tmp_path, first, last + 3))
+
+    assert found == gene.coding[:-3] + "GCTGCT"
+    assert counted == {"a coding sequence that ends without a stop codon, read as it is": [gene.gene_id]}
+
+
+@pytest.mark.parametrize("has_line", [True, False])
+def test_transcripts_that_lie_apart_are_of_one_gene_where_one_line_is_the_genes(has_line: bool, tmp_path: Path) -> None:
+    made = make_genome(4)
+    gene = plain_gene(made)
+    options = with_isoform(made, tmp_path, 1, 9)
+    if not has_line:
+        edit(tmp_path / "genes.gtf", lambda text: re.sub(rf"^.*\tgene\t.*{gene.gene_id}.*\n", "", text, flags=re.M))
+
+    table = build(**options)
+
+    assert gene.exons[0][0] > 10
+    assert (gene.gene_id in table.gene_ids) == has_line
+    assert [genes for reason, genes in dropped(table).items() if "several places" in reason] == (
+        [] if has_line else [[gene.gene_id]]
+    )
+
+
+def test_mitochondrial_genes_are_read_by_no_code_that_nobody_gave(tmp_path: Path) -> None:
+    made = make_genome(4)
+    options = made.write(tmp_path, "gff3")
+    for name in ("genome.fa", "genes.gff3"):
+        edit(tmp_path / name, lambda text: text.replace("chrB", "chrM"))
+
+    [(reason, genes)] = dropped(build(**options)).items()
+
+    assert reason.startswith("mitochondrial, and neither a genetic code nor a protein is given")
+    assert genes == [gene.gene_id for gene in made.genes if gene.chrom == "chrB"]
+    proteins = tmp_path / "proteins.fa"
+    proteins.write_text("".join(f">{gene.gene_id}\n{gene.protein}\n" for gene in made.genes))
+    assert len(build(**options, proteins=proteins).gene_ids) == 10
+    assert not any("mitochondrial" in reason for reason in dropped(build(**options, genetic_code=16)))
+    edit(tmp_path / "genes.gff3", lambda text: text.replace(".p1;", ".p1;transl_table=1;"))
+    assert len(build(**options).gene_ids) == 10
 
 
 # circles

@@ -128,7 +128,8 @@ def test_rows_without_an_id_and_spaces_around_ids_are_counted(tmp_path: Path) ->
     path, findings = table(tmp_path, PLAIN.replace("G2", " G2 ") + "\t\n"), Findings()
 
     assert read(path, findings=findings).ids == ("G1", "G2", "007")
-    assert list(findings.dropped.values()) == [["row 4"]]
+    assert list(findings.unmatched.values()) == [["row 4"]]
+    assert not findings.dropped
     assert list(findings.repaired.values()) == [["G2"]]
 
 
@@ -139,12 +140,65 @@ def test_the_only_column_of_texts_names_the_genes(tmp_path: Path) -> None:
     assert read(path, id_column="TPM").ids == ("1", "10", "100")
 
 
+def test_a_quote_that_does_not_end_moves_no_level_to_another_gene(tmp_path: Path) -> None:
+    path = table(tmp_path, 'gene_id\tnote\tTPM\nCRLF2\t"open\t1\nCRLF2_1\tx"\t2\n')
+    levels = read(path, id_column="gene_id")
+
+    assert dict(zip(levels.ids, levels.targets["mrna"].values, strict=True)) == {"CRLF2": 1, "CRLF2_1": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("quant.tsv", '"gene_id"\t"TPM"\n"G1"\t1\n"G2"\t"10"\n"007"\t100\n'),
+        ("quant.csv", 'gene_id,note,TPM\nG1,"a, ""b""",1\nG2,,10\n007,x,100\n'),
+        ("col_names_na.tsv", '""\t"TPM"\n"G1"\t1\n"G2"\t10\n"007"\t100\n'),
+        ("quant.sf", "Name\tLength\tTPM\nG1\t900\t1\nG2\t900\t10\n007\t900\t100\n"),
+        ("levels", PLAIN),
+        ("levels.gct", "#1.2\n3\t1\nName\tTPM\nG1\t1\nG2\t10\n007\t100\n"),
+        (
+            "counts.txt",
+            '# Program:featureCounts v2.0.1; Command:"featureCounts" "-a" "a.gtf"\n'
+            "Geneid\tStart\tTPM\nG1\t1;2\t1\nG2\t9\t10\n007\t9\t100\n",
+        ),
+        ("paxdb.txt", "#name: W\n#score: 9\n#\n#number\tid\tTPM\n7\tG1\t1\n8\tG2\t10\n9\t007\t100\n"),
+        ("levels.tsv", "#gene_id\tTPM\nG1\t1\nG2\t10\n007\t100\n"),
+        ("levels.tsv", "#made\ton Monday\n" + PLAIN),
+    ],
+)
+def test_tables_are_read_as_common_tools_write_them(tmp_path: Path, name: str, content: str) -> None:
+    id_column = "Geneid" if "Geneid" in content else None
+    levels = read(table(tmp_path, content, name), id_column=id_column)
+
+    assert levels.ids == ("G1", "G2", "007")
+    assert levels.targets["mrna"].values.tolist() == [1, 10, 100]
+
+
 REFUSED = [
-    ("", "levels.tsv", "cannot be read"),
+    ("", "levels.tsv", "is empty"),
+    ("# nothing\n# else\n", "levels.tsv", "is empty: it has no line of column names"),
+    (PLAIN.replace("\t", ";").replace("1", "1,5"), "levels.csv", "parted by ';' and not by ','"),
+    ("# from a sequencer\n" + PLAIN.replace("\t", ","), "levels.tsv", "parted by ','"),
     (PLAIN, "levels.csv", "parted by '.t' and not by ','"),
     (PLAIN.replace("\t", ";"), "levels.csv", "parted by ';'"),
     (PLAIN.replace("\t", ","), "levels.tsv", "parted by ','"),
-    (PLAIN, "levels.xls", "no suffix that says"),
+    (PLAIN.replace("\t", ","), "levels.sf", "no suffix that says.*no tabs in its header"),
+    (b"PK\3\4" + bytes(99), "levels.xlsx", "a workbook is .*Export its sheet as TSV or CSV"),
+    (b"PK\3\4" + bytes(99), "levels.tsv", "zip archive.*Export its sheet"),
+    (b"\xd0\xcf\x11\xe0\xa1" + bytes(99), "levels.xls", "a workbook .*Export its sheet"),
+    (gzip.compress(b"PAR1" + bytes(99)), "levels.parquet.gz", "is Parquet within gzip. Unpack it"),
+    (gzip.compress(b"ARROW1" + bytes(99)), "levels.feather.gz", "is Feather within gzip. Unpack it"),
+    (
+        PLAIN.replace("gene_id\t", ""),
+        "levels.tsv",
+        "2 values in line 2, but 1 columns.*Row names without",
+    ),
+    ('"TPM" "n"\n"G1" 1 2\n', "levels.txt", "parted by ' '"),
+    ('gene_id,note,TPM\nG1,"open,1\nG2,x",2\n', "levels.csv", "quote in line 2 that does not end there"),
+    ('gene_id,note,TPM\nG1,"a\nb",2\n', "levels.csv", "quote in line 2 that does not end there"),
+    ('gene_id,note,TPM\nG1,"a" b,2\n', "levels.csv", "quote in line 2 .*misplaced"),
+    ('gene_id\tTPM\n"G1\t1\n', "levels.tsv", "a quote that does not end in its column 'gene_id', line 2"),
+    (b"gene_id\tTPM\nG\xe4\t1\n", "levels.tsv", "no UTF-8 in its column 'gene_id', line 2"),
     (PLAIN.replace("TPM", "TMP"), "levels.tsv", "no column 'TPM'.*Did you mean 'TMP'"),
     (PLAIN.replace("gene_id", "TPM"), "levels.tsv", "columns"),
     ("a\tb\tTPM\nx\ty\t1\n", "levels.tsv", "2 of its columns.*`--id-column`"),
@@ -158,7 +212,8 @@ REFUSED = [
     ("gene_id\tTPM\nG1\t\nG2\tNA\n", "levels.tsv", "no level for 'mrna'"),
     ("gene_id\tTPM\n\t1\n\t2\n", "levels.tsv", "no id in its column"),
     ("gene_id\tTPM\n", "levels.tsv", "0 rows"),
-    (PLAIN + "G9\t1\t2\n", "levels.tsv", "cannot be read"),
+    (PLAIN + "G9\t1\t2\n", "levels.tsv", "3 values in line 5, but 2 columns in its header .line 1"),
+    (PLAIN + "G9\n", "levels.tsv", "1 values in line 5, but 2 columns"),
     (gzip.compress(PLAIN.encode() * 50)[:-20], "levels.tsv.gz", "cannot be read"),
     (PLAIN.encode("utf-16"), "levels.tsv", "cannot be read"),
     (b"PAR1 and nothing else", "levels.parquet", "cannot be read"),

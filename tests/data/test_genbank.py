@@ -107,6 +107,14 @@ def test_exons_come_from_the_mrna_that_can_hold_the_coding_sequence(tmp_path: Pa
     assert (none.transcript_id, none.exons) == ("", none.cds)
 
 
+def test_an_mrna_without_a_name_is_no_genes(tmp_path: Path) -> None:
+    cds = feature("CDS", [(11, 40)], protein_id="P1")
+
+    found = only(tmp_path, feature("mRNA", [(1, 100)]), cds, gene_id="protein_id")
+
+    assert (found.gene_id, found.exons) == ("P1", ((11, 40),))
+
+
 def test_a_frameshift_in_the_coding_sequence_is_no_intron_of_the_mrna(tmp_path: Path) -> None:
     found = only(
         tmp_path,

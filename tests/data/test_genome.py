@@ -152,7 +152,9 @@ def test_an_id_of_two_genes_is_counted_out(made: MadeGenome, tmp_path: Path, oth
 
     table = build(**options)
 
-    assert dropped(table)["a gene id that stands for several places"] == ["G003"]
+    [reason] = [reason for reason in dropped(table) if "several places" in reason]
+    assert "leave those sequences out of `--genome`" in reason
+    assert dropped(table)[reason] == ["G003"]
     assert len(table.gene_ids) == 8
 
 
@@ -164,6 +166,32 @@ def test_a_chromosome_that_the_genome_lacks_is_counted_gene_by_gene(made: MadeGe
 
     assert len(table.gene_ids) == 5
     assert dropped(table)["on a chromosome that is not in the genome"][0] == "G005 on chrB"
+
+
+def test_a_gene_of_the_chromosome_that_is_there_stays_and_others_are_counted_once(
+    made: MadeGenome, tmp_path: Path
+) -> None:
+    options = made.write(tmp_path, "gtf")
+    edit(tmp_path / "genome.fa", lambda text: text[: text.index(">chrB")])
+    copies = [("G000", "chrB"), ("G009", "chrC")]
+    edit(
+        tmp_path / "genes.gtf",
+        lambda text: (
+            text
+            + "".join(
+                f'{chrom}\tx\tCDS\t1\t9\t.\t+\t0\tgene_id "{gene}"; transcript_id "{gene}.{number}";\n'
+                for gene, chrom in copies
+                for number in (7, 8)
+            )
+        ),
+    )
+
+    table = build(**options)
+
+    assert table.gene_ids == [f"G00{number}" for number in range(5)]
+    absent = table.notes["findings"]["dropped"]["on a chromosome that is not in the genome"]
+    assert absent["count"] == 5
+    assert [one.split()[0] for one in absent["examples"]] == [f"G00{number}" for number in range(5, 10)]
 
 
 @pytest.mark.parametrize(("there", "repair"), [("A", "A is chrA"), ("CHRA", "CHRA is chrA"), ("chrA", "")])

@@ -51,7 +51,8 @@ def test_versions_on_either_side_are_taken_away_and_counted() -> None:
     assert findings.repaired == {
         "joined with levels.tsv without the version suffix": ["ENSG00000000001", "ENSG00000000002.7"]
     }
-    assert list(findings.dropped.values()) == [["OTHER"]]
+    assert findings.unmatched == {"ids of levels.tsv without a usable coding gene": ["OTHER"]}
+    assert not findings.dropped, "no gene was left out"
 
 
 def test_two_versions_of_one_gene_are_refused_but_an_exact_id_wins() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from raystudy.data.archives import read_members
-from raystudy.data.findings import EXAMPLES
+from raystudy.data.findings import EXAMPLES, Findings
 from raystudy.data.genes import Genes, GeneTable, write_genes
 from raystudy.data.sources import build
 from raystudy.errors import DataError, SpecError
@@ -69,7 +69,7 @@ class Clean:
                 planted = {gene.gene_id: (gene.coding, gene.protein) for gene in made.genes}
                 made_of = zip(table.cds, table.proteins, strict=True)
                 assert dict(zip(table.gene_ids, made_of, strict=True)) == planted
-            assert table.notes["findings"] == {"dropped": {}, "repaired": {}}
+            assert table.notes["findings"] == Findings().as_json()
             self.tables[variant] = table
         return folder
 
@@ -135,7 +135,7 @@ def test_no_gene_of_the_table_is_another_one_and_what_was_done_is_counted(
 
 def check_counted(case: Case, table: GeneTable) -> None:
     found = table.notes["findings"]
-    reasons = {reason: one for kind in ("dropped", "repaired") for reason, one in found[kind].items()}
+    reasons = {reason: one for kind in found.values() for reason, one in kind.items()}
     for pattern, befallen in case.counted.items():
         fitting = [reason for reason in reasons if re.search(pattern, reason)]
         assert fitting, f"nothing was counted as {pattern!r}, but {reasons}"

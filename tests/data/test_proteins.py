@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raystudy.data.proteins import agree, translated, unrelated
+from raystudy.data.proteins import agree, missing_ends, translated, unrelated
 from raystudy.data.sources.genome import build
 from raystudy.errors import DataError
 from tests.data.genome_cases import MadeGenome, dropped, edit, make_genome, plain_gene, put
@@ -93,13 +93,17 @@ def test_the_genetic_code_is_the_annotations_or_the_given_one(tmp_path: Path) ->
     made = make_genome(3, codons={"W": ["TGA"]})
     options = made.write(tmp_path, "gff3")
 
-    with pytest.raises(DataError, match=r"do not belong together: of 10 .*`--genetic-code`"):
+    with pytest.raises(DataError, match=r"do not belong together: of 10 .*code than 1, by .*`--genetic-code`"):
         build(**options)
     assert build(**options, genetic_code=4).proteins == [gene.protein for gene in made.genes]
 
     edit(tmp_path / "genes.gff3", lambda text: re.sub("(ID=.*p1);", r"\1;transl_table=4;", text))
     table = build(**options)
     assert table.proteins == [gene.protein for gene in made.genes]
+
+    edit(tmp_path / "genes.gff3", lambda text: text.replace("transl_table=4;", "transl_table=11;"))
+    with pytest.raises(DataError, match=r"do not belong together.*code than 11, by"):
+        build(**options)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,23 @@ def test_the_genetic_code_is_the_annotations_or_the_given_one(tmp_path: Path) ->
 )
 def test_coding_sequences_are_translated_by_their_code(cds: str, code: int, protein: str) -> None:
     assert translated(cds, code) == protein
+
+
+def test_gtg_under_code_1_says_which_code_may_be_meant() -> None:
+    assert missing_ends("GTGTGGTAA", 11) == []
+    assert missing_ends("ATGTGGTAA", 1) == []
+    [said] = missing_ends("GTGTGGTAA", 1)
+    assert "GTG" in said
+    assert "--genetic-code 11" in said
+    assert missing_ends("GCGTGGTAC", 1) == ["begins without a start codon", "ends without a stop codon"]
+
+
+def test_a_file_that_does_not_begin_with_a_record_is_refused(made: MadeGenome, tmp_path: Path) -> None:
+    fasta = tmp_path / "proteins.fa"
+    fasta.write_text("MACD\n>G000\nMACD\n")
+
+    with pytest.raises(DataError, match=r"proteins\.fa is no FASTA file: it begins with 'MACD'"):
+        build(**made.write(tmp_path, "gff3"), proteins=fasta)
 
 
 def test_a_protein_agrees_differs_or_is_of_something_else() -> None:

@@ -1,15 +1,12 @@
-"""Where a transcript's parts lie, which one stands for a gene, and the bases of a part."""
+"""Where a transcript's parts lie, and which one stands for a gene."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from raystudy.data.encode import DNA_SYMBOLS, Tokens, tokenize_dna
-from raystudy.data.transcripts import Intervals, Transcript, length_bp, representative, spliced
-from raystudy.errors import DataError
+from raystudy.data.transcripts import Intervals, Transcript, representative
 
 # UTRs of 10 + 31 bp before and 50 bp after; an intron in the 5'UTR and one in the CDS, where a base is skipped too.
 FORWARD = Transcript(
@@ -22,10 +19,6 @@ FORWARD = Transcript(
     cds=((232, 260), (301, 310), (312, 350)),
 )
 REVERSE = replace(FORWARD, strand="-")
-
-
-def text_of(tokens: Tokens) -> str:
-    return "".join(DNA_SYMBOLS[token] for token in tokens)
 
 
 def test_a_transcript_knows_its_ends_its_utrs_and_its_introns() -> None:
@@ -75,7 +68,16 @@ BY_RANK = [
 @pytest.mark.parametrize("first", range(len(BY_RANK)))
 def test_the_representative_follows_the_stated_rule_whatever_the_order(first: int) -> None:
     for transcripts in (BY_RANK[first:], BY_RANK[first:][::-1]):
-        assert representative(transcripts) == [BY_RANK[first]]
+        assert representative(transcripts) == [BY_RANK[first:]]
+
+
+def test_a_decayed_transcript_stands_for_a_gene_only_where_there_is_no_other() -> None:
+    decayed = replace(BY_RANK[0], is_decayed=True)
+    incomplete = BY_RANK[-1]
+
+    assert representative([decayed, BY_RANK[1], incomplete]) == [[BY_RANK[1], incomplete]]
+    assert representative([decayed, incomplete]) == [[incomplete]]
+    assert representative([decayed]) == [[decayed]]
 
 
 def test_genes_come_in_genome_order_with_chromosomes_as_first_met() -> None:
@@ -85,49 +87,5 @@ def test_genes_come_in_genome_order_with_chromosomes_as_first_met() -> None:
         replace(FORWARD, gene_id="early", chrom="X", cds=((9, 20),)),
     ]
 
-    assert [gene.gene_id for gene in representative(genes)] == ["early", "late", "other"]
+    assert [gene.gene_id for [gene] in representative(genes)] == ["early", "late", "other"]
     assert representative([]) == []
-
-
-CHROMOSOME = tokenize_dna("AACCGGTTNA")
-
-
-@pytest.mark.parametrize(
-    ("intervals", "strand", "circular", "expected"),
-    [
-        (((1, 2),), "+", False, "AA"),
-        (((3, 4), (7, 9)), "+", False, "CCTTN"),
-        (((3, 4), (7, 9)), "-", False, "NAAGG"),
-        (((1, 10),), "+", False, "AACCGGTTNA"),
-        ((), "-", False, ""),
-        (((8, 13),), "+", True, "TNAAAC"),
-        (((8, 13),), "-", True, "GTTTNA"),
-        (((9, 9), (12, 13)), "+", True, "NAC"),
-        (((11, 13),), "+", True, "AAC"),
-        (((3, 12),), "+", True, "CCGGTTNAAA"),
-    ],
-)
-def test_spliced_bases_are_those_of_the_gene_in_its_own_direction(
-    intervals: Intervals, strand: str, circular: bool, expected: str
-) -> None:
-    found = spliced(CHROMOSOME, intervals, strand, circular)
-
-    assert text_of(found) == expected
-    assert found.dtype == np.uint8
-    assert len(found) == length_bp(intervals)
-
-
-@pytest.mark.parametrize(
-    ("intervals", "circular"),
-    [(((9, 11),), False), (((0, 2),), False), (((11, 12),), False), (((3, 13),), True), (((3, 4), (9, 13)), True)],
-)
-def test_bases_that_the_chromosome_has_not_are_refused(intervals: Intervals, circular: bool) -> None:
-    with pytest.raises(DataError, match=r"do not lie on a (linear|circular) chromosome of 10 bp"):
-        spliced(CHROMOSOME, intervals, "+", circular)
-
-
-def test_the_chromosome_stays_as_it_is() -> None:
-    before = CHROMOSOME.copy()
-    spliced(CHROMOSOME, ((2, 5),), "+", False)[:] = 0
-
-    assert (before == CHROMOSOME).all()

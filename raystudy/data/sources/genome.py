@@ -6,7 +6,6 @@ and the windows of the table's genes. Nothing is guessed: what cannot be used is
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -14,19 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from raystudy.data.annotation import read_annotation
 from raystudy.data.cutting import REPRESENTATIVE, SEVERAL_PLACES, Cutter, Gene
 from raystudy.data.expression import Expression, parse_formulas, read_expression, read_numbers
-from raystudy.data.fasta import read_fasta
+from raystudy.data.fasta import fasta_records, read_fasta
 from raystudy.data.files import open_text, sha256_of
 from raystudy.data.findings import Findings
 from raystudy.data.genbank import read_genbank
 from raystudy.data.genes import GeneTable, Target
 from raystudy.data.homology import Homology, chosen_engine, find_families
-from raystudy.data.joining import Rows, without_version
-from raystudy.data.loci import Chromosome, tokens_of
+from raystudy.data.joining import Rows
+from raystudy.data.loci import Chromosome, bare_name, tokens_of
 from raystudy.data.proteins import ProteinFile, check_code
 from raystudy.data.transcripts import Transcript
 from raystudy.errors import DataError, SpecError
@@ -190,13 +188,13 @@ def _from_fasta(
     waiting: dict[str, list[Transcript]] = {}
     for transcript in annotated.transcripts:
         waiting.setdefault(transcript.chrom, []).append(transcript)
-    times = Counter(map(_bare, waiting))
-    alike = {_bare(chrom): chrom for chrom in waiting if times[_bare(chrom)] == 1}
+    times = Counter(map(bare_name, waiting))
+    alike = {bare_name(chrom): chrom for chrom in waiting if times[bare_name(chrom)] == 1}
     taken: dict[str, str] = {}
     other = ""
     records = ((path, *one) for path in genome for one in read_fasta(path)) if genome else _embedded(annotation)
     for path, record, bases in records:
-        chrom = record if record in waiting or record in taken else alike.get(_bare(record))
+        chrom = record if record in waiting or record in taken else alike.get(bare_name(record))
         if chrom is None:
             other = record
             continue
@@ -217,24 +215,18 @@ def _from_fasta(
             f"the genome {other!r} and others. Names must be alike, but for a prefix (`chr1` and `1`) or a version: "
             "give both of one origin, or rename them"
         )
-    for transcript in chain.from_iterable(waiting.values()):
-        findings.drop("on a chromosome that is not in the genome", f"{transcript.gene_id} on {transcript.chrom}")
-
-
-def _bare(name: str) -> str:
-    """A chromosome's name as far as those of different origins agree: chr1, Chr1 and 1; chrM and MT."""
-    bare = re.sub(r"^chr(?:omosome)?[ _]?(?=.)", "", without_version(name).lower())
-    return "mt" if bare == "m" else bare
+    there = {one.gene_id for one in annotated.transcripts if one.chrom in taken}
+    for gene_id, chrom in {one.gene_id: one.chrom for one in annotated.transcripts if one.gene_id not in there}.items():
+        findings.drop("on a chromosome that is not in the genome", f"{gene_id} on {chrom}")
 
 
 def _embedded(annotation: Path) -> Iterator[tuple[Path, str, str]]:
     """The sequences behind ``##FASTA`` in a GFF3."""
     with open_text(annotation, "an annotation") as text:
-        records = SimpleFastaParser(text)
-        first = next(records, None)
-        if first is None:
+        first = next((line for line in text if line.startswith(">")), "")
+        if not first:
             raise DataError(f"{annotation} embeds no sequences (behind `##FASTA`), so `genome` must give them as FASTA")
-        for header, bases in chain([first], records):
+        for header, bases in fasta_records(annotation, chain([first], text)):
             yield annotation, (header.split(maxsplit=1) or [""])[0], bases
 
 
