@@ -96,11 +96,11 @@ class Broken(Exception):
 
 def harness(part: str, folder: Path) -> Callable[[bytes], None]:
     """What takes one input of this part; it raises what is a finding."""
-    from raystudy.data.annotation import read_annotation
-    from raystudy.data.expression import parse_formulas, read_expression
     from raystudy.data.fasta import read_fasta
     from raystudy.data.findings import Findings
-    from raystudy.data.genbank import read_genbank
+    from raystudy.data.genome.annotation import read_annotation
+    from raystudy.data.genome.expression import parse_formulas, read_expression
+    from raystudy.data.genome.genbank import read_genbank
     from raystudy.data.sources import genome
     from raystudy.errors import DataError, SpecError
 

@@ -11,7 +11,7 @@ import pytest
 
 from raystudy import cli
 from raystudy.data.genes import Genes
-from tests.data.genome_cases import make_genome
+from tests.data.genome.cases import make_genome
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from raystudy.data.encode import DNA_SYMBOLS, DNA_UNKNOWN, PROTEIN_AMBIGUOUS, STOP_CODONS, Tokens, tokenize_dna
 from raystudy.data.findings import EXAMPLES
 from raystudy.data.genes import GeneTable
-from raystudy.data.proteins import translated
+from raystudy.data.genome.proteins import translated
 from raystudy.errors import DataError
 
 START_CODONS = ("ATG", "GTG", "TTG")

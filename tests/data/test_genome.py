@@ -13,7 +13,7 @@ from raystudy.data.encode import FEATURES
 from raystudy.data.genes import Genes, write_genes
 from raystudy.data.sources.genome import build
 from raystudy.errors import DataError, SpecError
-from tests.data.genome_cases import WINDOW, MadeGene, MadeGenome, dropped, edit, make_genome, plain_gene, put, repaired
+from tests.data.genome.cases import WINDOW, MadeGene, MadeGenome, dropped, edit, make_genome, plain_gene, put, repaired
 
 Options = dict[str, Any]
 

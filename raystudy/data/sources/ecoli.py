@@ -21,8 +21,8 @@ from raystudy.data.archives import read_members
 from raystudy.data.encode import Tokens, half_life_features, tokenize_protein
 from raystudy.data.findings import Findings
 from raystudy.data.genes import GeneTable, Target
+from raystudy.data.genome.loci import Chromosome, text_of, tokens_of
 from raystudy.data.homology import Homology, find_families
-from raystudy.data.loci import Chromosome, text_of, tokens_of
 from raystudy.data.sources import ecoli_tables as tables
 from raystudy.data.sources.ecoli_tables import rows_by_key
 from raystudy.data.sources.index import Archive, fetch

@@ -14,19 +14,19 @@ from typing import Literal
 
 import numpy as np
 
-from raystudy.data.annotation import read_annotation
-from raystudy.data.cutting import REPRESENTATIVE, SEVERAL_PLACES, Cutter, Gene
-from raystudy.data.expression import Expression, parse_formulas, read_expression, read_numbers
 from raystudy.data.fasta import fasta_records, read_fasta
 from raystudy.data.files import open_text, sha256_of
 from raystudy.data.findings import Findings
-from raystudy.data.genbank import read_genbank
 from raystudy.data.genes import GeneTable, Target
+from raystudy.data.genome.annotation import read_annotation
+from raystudy.data.genome.cutting import REPRESENTATIVE, SEVERAL_PLACES, Cutter, Gene
+from raystudy.data.genome.expression import Expression, parse_formulas, read_expression, read_numbers
+from raystudy.data.genome.genbank import read_genbank
+from raystudy.data.genome.joining import Rows
+from raystudy.data.genome.loci import Chromosome, bare_name, tokens_of
+from raystudy.data.genome.proteins import ProteinFile, check_code
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.data.homology import Homology, chosen_engine, find_families
-from raystudy.data.joining import Rows
-from raystudy.data.loci import Chromosome, bare_name, tokens_of
-from raystudy.data.proteins import ProteinFile, check_code
-from raystudy.data.transcripts import Transcript
 from raystudy.errors import DataError, SpecError
 from raystudy.study.sections import NAME
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raystudy.data.encode import DNA_SYMBOLS, HALF_LIFE_FEATURES, Tokens
-from raystudy.data.joining import without_version
+from raystudy.data.genome.joining import without_version
 from raystudy.errors import DataError
 
 WINDOW_BP = 20_000

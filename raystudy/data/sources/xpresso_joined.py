@@ -11,11 +11,11 @@ import numpy as np
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 from numpy.typing import NDArray
 
-from raystudy.data.expression import Expression, parse_formulas, read_expression
 from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
 from raystudy.data.genes import Target
-from raystudy.data.joining import FEWEST_MATCHING, Rows, without_version
+from raystudy.data.genome.expression import Expression, parse_formulas, read_expression
+from raystudy.data.genome.joining import FEWEST_MATCHING, Rows, without_version
 from raystudy.errors import DataError, SpecError
 
 _GENE = re.compile(r"\bgene:(\S+)|(?:^|\|)(ENS[A-Z]*G\d{11}(?:\.\d+)?)(?=\||\s|$)")

@@ -18,10 +18,10 @@ from Bio import SeqIO
 from raystudy.data.archives import read_members
 from raystudy.data.encode import DNA_UNKNOWN, PROTEIN_UNKNOWN, tokenize_protein
 from raystudy.data.findings import Findings
-from raystudy.data.genbank import chromosome
 from raystudy.data.genes import GeneTable, Target
+from raystudy.data.genome.genbank import chromosome
+from raystudy.data.genome.loci import Chromosome, start_codon, text_of
 from raystudy.data.homology import Homology, find_families
-from raystudy.data.loci import Chromosome, start_codon, text_of
 from raystudy.data.sources.index import Archive, fetch
 
 WINDOW_BP = (7_000, 3_500)

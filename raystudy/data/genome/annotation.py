@@ -6,7 +6,7 @@ the gene itself, or of one ``ID`` where there is no parent. ``stop_codon`` lines
 ``ID`` below one transcript are different proteins if they overlap or have several lines, else parts of one.
 Where there are no exon lines, CDS and UTR lines are the exons. Parts that touch are one.
 
-A line that cannot be read ends in a DataError (`raystudy.data.annotation_lines` has the rules), as do a GTF line that
+A line that cannot be read ends in a DataError (`raystudy.data.genome.lines` has the rules), as do a GTF line that
 names no transcript, attributes of the other format, and a file without any coding transcript. Where only a transcript
 is concerned it is left out, counted in the findings: under the gene's id where the gene has no other, else under the
 transcript's. This befalls
@@ -32,9 +32,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from raystudy.data.annotation_lines import Role
-from raystudy.data.annotation_parts import Coding, Gathered, Parts, Refused, Span, overlap
-from raystudy.data.attributes import (
+from raystudy.data.findings import Findings
+from raystudy.data.genome.attributes import (
     TYPE,
     Attributes,
     aliases,
@@ -47,8 +46,9 @@ from raystudy.data.attributes import (
     symbol,
     transcript_name,
 )
-from raystudy.data.findings import Findings
-from raystudy.data.transcripts import Intervals, Transcript
+from raystudy.data.genome.lines import Role
+from raystudy.data.genome.parts import Coding, Gathered, Parts, Refused, Span, overlap
+from raystudy.data.genome.transcripts import Intervals, Transcript
 from raystudy.errors import DataError
 
 MOST_LISTED = 12

@@ -20,10 +20,10 @@ from raystudy.data.findings import EXAMPLES, Findings
 from raystudy.data.genes import Genes, GeneTable, write_genes
 from raystudy.data.sources import build
 from raystudy.errors import DataError, SpecError
-from tests.data.malformed_cases import REFUSED_WHATEVER_IT_IS, SAME_WHATEVER_PACKS_IT, Case, refused, same, write
-from tests.data.malformed_genomes import FA, GB, GFF, IN_ANNOTATION, IN_FASTA, NAMES, PROTEINS, TSS, TSV
-from tests.data.malformed_tables import IN_GENBANK, IN_GTF, IN_PROTEINS, IN_TABLE, IN_TSS
-from tests.data.malformed_xpresso import ARCHIVES, IN_XPRESSO
+from tests.data.genome.malformed_cases import REFUSED_WHATEVER_IT_IS, SAME_WHATEVER_PACKS_IT, Case, refused, same, write
+from tests.data.genome.malformed_genomes import FA, GB, GFF, IN_ANNOTATION, IN_FASTA, NAMES, PROTEINS, TSS, TSV
+from tests.data.genome.malformed_tables import IN_GENBANK, IN_GTF, IN_PROTEINS, IN_TABLE, IN_TSS
+from tests.data.genome.malformed_xpresso import ARCHIVES, IN_XPRESSO
 
 CASES: dict[str, Case] = {
     **{

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from tests.data.malformed_cases import (
+from tests.data.genome.malformed_cases import (
     GENES,
     Case,
     Change,
@@ -28,7 +28,7 @@ from tests.data.malformed_cases import (
     without,
     write,
 )
-from tests.data.malformed_genomes import (
+from tests.data.genome.malformed_genomes import (
     ABSENT,
     BEYOND,
     ENDS,

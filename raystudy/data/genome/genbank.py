@@ -14,8 +14,8 @@ from Bio.SeqRecord import SeqRecord
 
 from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
-from raystudy.data.loci import Chromosome, tokens_of
-from raystudy.data.transcripts import SHORTEST_INTRON_BP, Intervals, Transcript
+from raystudy.data.genome.loci import Chromosome, tokens_of
+from raystudy.data.genome.transcripts import SHORTEST_INTRON_BP, Intervals, Transcript
 from raystudy.errors import DataError, RaystudyError
 
 _TORN = ("Premature end of file", "Expected sequence length")

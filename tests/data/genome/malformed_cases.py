@@ -17,7 +17,7 @@ import numpy as np
 from Bio import bgzf
 
 from tests.data import xpresso_cases
-from tests.data.genome_cases import MadeGenome, edit, make_genome, put, wrapped
+from tests.data.genome.cases import MadeGenome, edit, make_genome, put, wrapped
 
 Options = dict[str, Any]
 Change = Callable[[Path], Options | None]

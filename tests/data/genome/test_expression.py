@@ -12,8 +12,8 @@ import pytest
 from pyarrow import feather
 from pyarrow import parquet as pq
 
-from raystudy.data.expression import Expression, Formula, parse_formulas, read_expression
 from raystudy.data.findings import Findings
+from raystudy.data.genome.expression import Expression, Formula, parse_formulas, read_expression
 from raystudy.errors import DataError, SpecError
 
 PLAIN = "gene_id\tTPM\nG1\t1\nG2\t10\n007\t100\n"

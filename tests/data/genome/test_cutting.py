@@ -13,7 +13,7 @@ from Bio.Seq import Seq
 from raystudy.data.encode import tokenize_dna
 from raystudy.data.sources.genome import build
 from raystudy.errors import DataError
-from tests.data.genome_cases import WINDOW, MadeGene, MadeGenome, dropped, edit, make_genome, plain_gene, put, repaired
+from tests.data.genome.cases import WINDOW, MadeGene, MadeGenome, dropped, edit, make_genome, plain_gene, put, repaired
 
 Options = dict[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from raystudy.data.proteins import agree, missing_ends, translated, unrelated
+from raystudy.data.genome.proteins import agree, missing_ends, translated, unrelated
 from raystudy.data.sources.genome import build
 from raystudy.errors import DataError
-from tests.data.genome_cases import MadeGenome, dropped, edit, make_genome, plain_gene, put
+from tests.data.genome.cases import MadeGenome, dropped, edit, make_genome, plain_gene, put
 
 Options = dict[str, Any]
 

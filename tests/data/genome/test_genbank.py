@@ -13,9 +13,9 @@ from Bio.SeqFeature import AfterPosition, BeforePosition, CompoundLocation, SeqF
 from Bio.SeqRecord import SeqRecord
 
 from raystudy.data.findings import Findings
-from raystudy.data.genbank import read_genbank
-from raystudy.data.loci import Chromosome
-from raystudy.data.transcripts import Transcript
+from raystudy.data.genome.genbank import read_genbank
+from raystudy.data.genome.loci import Chromosome
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.errors import DataError
 
 BASES = "ACGT" * 100

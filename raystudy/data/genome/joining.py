@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from raystudy.data.findings import Findings
-from raystudy.data.transcripts import Transcript
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.errors import DataError
 
 FEWEST_MATCHING = 0.05

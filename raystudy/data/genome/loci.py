@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raystudy.data.encode import DNA_SYMBOLS, Tokens, cut_window, half_life_features, reverse_complement, tokenize_dna
-from raystudy.data.joining import without_version
-from raystudy.data.transcripts import Intervals, Transcript
+from raystudy.data.genome.joining import without_version
+from raystudy.data.genome.transcripts import Intervals, Transcript
 
 _SYMBOLS = np.frombuffer(DNA_SYMBOLS.encode(), dtype=np.uint8)
 _CHUNK_BP = 2**24

@@ -17,7 +17,7 @@ from raystudy.data.genes import GeneTable
 from raystudy.data.sources import yeast
 from raystudy.data.sources.genome import build
 from raystudy.data.sources.index import cache_folder, fetch
-from tests.data.genome_cases import WINDOW, MadeGene, MadeGenome, make_genome, phases, wrapped
+from tests.data.genome.cases import WINDOW, MadeGene, MadeGenome, make_genome, phases, wrapped
 
 
 def assert_same(one: GeneTable, other: GeneTable) -> None:

@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
-from raystudy.data.annotation_lines import Feature, Role, features, refuse
-from raystudy.data.attributes import TYPE, Attributes, first, gff3_attributes, gtf_attributes, is_gtf
+from raystudy.data.genome.attributes import TYPE, Attributes, first, gff3_attributes, gtf_attributes, is_gtf
+from raystudy.data.genome.lines import Feature, Role, features, refuse
 
 Key = tuple[str, ...]
 """What parts hang on: (ID,) in GFF3; (gene_id, transcript_id), and (gene_id,) for the gene, in GTF."""

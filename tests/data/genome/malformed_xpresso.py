@@ -13,7 +13,19 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tests.data.malformed_cases import Case, Change, after, counted, every, holds, packed, refused, same, sub, without
+from tests.data.genome.malformed_cases import (
+    Case,
+    Change,
+    after,
+    counted,
+    every,
+    holds,
+    packed,
+    refused,
+    same,
+    sub,
+    without,
+)
 from tests.data.xpresso_cases import GENES, published
 
 H5, PROTEINS, TSV = "xpresso/valid.h5", "joined/proteins.fa", "joined/levels.tsv"

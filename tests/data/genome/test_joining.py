@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raystudy.data.findings import Findings
-from raystudy.data.joining import Rows, without_version
-from raystudy.data.transcripts import Transcript
+from raystudy.data.genome.joining import Rows, without_version
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.errors import DataError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.data.malformed_cases import (
+from tests.data.genome.malformed_cases import (
     GENES,
     Case,
     Change,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from raystudy.data.encode import Tokens, tokenize_protein
 from raystudy.data.findings import EXAMPLES, Findings
-from raystudy.data.loci import Chromosome, is_mitochondrial, start_codon, text_of
-from raystudy.data.proteins import ProteinFile, agree, missing_ends, translated, unrelated
-from raystudy.data.transcripts import Transcript, representative
+from raystudy.data.genome.loci import Chromosome, is_mitochondrial, start_codon, text_of
+from raystudy.data.genome.proteins import ProteinFile, agree, missing_ends, translated, unrelated
+from raystudy.data.genome.transcripts import Transcript, representative
 from raystudy.errors import DataError
 
 FARTHEST_TSS_BP = 100_000

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from raystudy.data.annotation import Annotation, read_annotation
 from raystudy.data.findings import Findings
-from raystudy.data.transcripts import Transcript
+from raystudy.data.genome.annotation import Annotation, read_annotation
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.errors import DataError
-from tests.data.annotation_cases import (
+from tests.data.genome.annotation_cases import (
     BAKTA,
     ENSEMBL_GFF3,
     ENSEMBL_GTF,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from raystudy.data import files
-from raystudy.data.annotation import read_annotation
 from raystudy.data.findings import Findings
+from raystudy.data.genome.annotation import read_annotation
 from raystudy.errors import DataError
-from tests.data.annotation_cases import ENSEMBL_GFF3, ENSEMBL_GTF, row
+from tests.data.genome.annotation_cases import ENSEMBL_GFF3, ENSEMBL_GTF, row
 
 NAMED = "ID=c1"
 GTF = 'gene_id "g"; transcript_id "t";'

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from raystudy.data.transcripts import Intervals, Transcript, representative
+from raystudy.data.genome.transcripts import Intervals, Transcript, representative
 
 # UTRs of 10 + 31 bp before and 50 bp after; an intron in the 5'UTR and one in the CDS, where a base is skipped too.
 FORWARD = Transcript(

@@ -12,8 +12,8 @@ from Bio.Data.CodonTable import unambiguous_dna_by_id
 from raystudy.data.encode import tokenize_protein
 from raystudy.data.fasta import fasta_records
 from raystudy.data.files import open_text
-from raystudy.data.joining import without_version
-from raystudy.data.transcripts import Transcript
+from raystudy.data.genome.joining import without_version
+from raystudy.data.genome.transcripts import Transcript
 from raystudy.errors import SpecError
 
 # Ensembl writes `gene:ID transcript:ID`, NCBI `[locus_tag=ID] [protein_id=ID]`, GENCODE and UniProt `ID|ID|ID`.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from raystudy.data.encode import tokenize_dna
-from raystudy.data.loci import Chromosome, bare_name, is_mitochondrial, text_of
-from raystudy.data.transcripts import Intervals, length_bp
+from raystudy.data.genome.loci import Chromosome, bare_name, is_mitochondrial, text_of
+from raystudy.data.genome.transcripts import Intervals, length_bp
 
 LINE = Chromosome("chr1", tokenize_dna("AACCGGTTNA"), False, [])
 CIRCLE = Chromosome("chrM", LINE.tokens, True, [])
