@@ -8,8 +8,8 @@ Where there are no exon lines, CDS and UTR lines are the exons. Parts that touch
 
 A line that cannot be read ends in a DataError (`raystudy.data.genome.lines` has the rules), as do a GTF line that
 names no transcript, attributes of the other format, and a file without any coding transcript. Where only a transcript
-is concerned it is left out, counted in the findings: under the gene's id where the gene has no other, else under the
-transcript's. This befalls
+is concerned it is left out, counted in the findings: with its gene where that has no other, else as a repair of the
+gene. This befalls
 
 * a pseudogene's CDS (``pseudo``, ``pseudogene``, a biotype or a type that says so);
 * a ``Parent`` that no gene or transcript of the file is, that several lines are (but for the ``part`` of a gene that
@@ -183,7 +183,7 @@ def _count(left_out: Sequence[tuple[str, str, str]], stays: set[str], findings: 
     gone: set[str] = set()
     for gene, transcript, reason in left_out:
         if gene in stays:
-            findings.drop(f"transcript of a gene that stays: {reason}", transcript[:MOST_LETTERS])
+            findings.repair(f"a transcript left out of a gene that stays: {reason}", transcript[:MOST_LETTERS])
         elif gene not in gone:
             findings.drop(reason, gene[:MOST_LETTERS])
             gone.add(gene)
