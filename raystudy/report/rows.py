@@ -17,6 +17,7 @@ CONFIG_HEADINGS = {
     "latent_dim": "latent dim",
     "encoder": "encoder",
     "half_life": "half life",
+    "half_life_missing": "missing features",
     "batch_size": "batch",
     "learning_rate": "lr",
     "dropout": "dropout",
@@ -41,7 +42,7 @@ CONFIG_HEADINGS = {
     "preset": "preset",
 }
 """Keys of a configuration that get a column where trials differ in them; a narrow terminal is spared the last first."""
-WORDS = {"id", "origin", "state", "family", "perceiver_input", "tokens", "encoder", "half_life"}
+WORDS = {"id", "origin", "state", "family", "perceiver_input", "tokens", "encoder", "half_life", "half_life_missing"}
 WORDS |= {"attention", "precision", "latent_summary", "preset", "optimizer", "schedule"}
 
 
