@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from raystudy.errors import Infeasible
+from raystudy.data.sources import check_options
+from raystudy.errors import Infeasible, SpecError
 from raystudy.execution import remote_address
 from raystudy.execution.capacity import (
     Capacity,
@@ -79,6 +80,11 @@ def make_plan(spec: StudySpec, capacity: Capacity, cluster: str = THIS_MACHINE) 
         concurrent = concurrent_trials(largest, nodes)
     except Infeasible as problem:
         problems.append(str(problem))
+    if spec.data.source is not None:
+        try:
+            check_options(spec.data.source)
+        except SpecError as problem:
+            problems.append(str(problem))
     room = _room(spec, nodes)
     arms = [_arm(spec, arm, room) for arm in spec.arms]
     search = _search(spec)

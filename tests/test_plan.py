@@ -261,3 +261,12 @@ def test_the_rows_of_table_1_differ_in_what_the_report_says_they_differ_in() -> 
     assert {name for name, (model, _) in rows.items() if model != plain} == {
         "latent-16", "latent-64", "latent-512", "half-life-projection", "dense-input",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "said"), [("genome", "'expression', 'target'"), ("yeats", "Did you mean 'yeast'?")])
+def test_a_source_that_cannot_be_prepared_by_itself_is_a_problem(source: str, said: str) -> None:
+    found = plan(data={"source": source})
+
+    assert not found["feasible"]
+    assert [one for one in found["problems"] if said in one]
+    assert plan(data={"source": "ecoli"})["feasible"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,14 @@ def prepare(source: str, out: Path, **options: Any) -> Genes:
 def build(source: str, **options: Any) -> GeneTable:
     """The gene table of ``source``; ``options`` are the keyword arguments of the source's own ``build``.
 
-    Raises SpecError for an unknown source, an unknown option or one that is needed and not given, DataError when the
-    source's data cannot be had or read.
+    Raises SpecError as `check_options` does, DataError when the source's data cannot be had or read.
     """
+    check_options(source, options)
+    return SOURCES[source](**options)
+
+
+def check_options(source: str, options: Collection[str] = ()) -> None:
+    """Raises SpecError for an unknown source, an unknown option, and for one that is needed and not given."""
     if source not in SOURCES:
         near = difflib.get_close_matches(source, SOURCES, n=1)
         raise SpecError(
@@ -54,4 +59,3 @@ def build(source: str, **options: Any) -> GeneTable:
             f"Give them to `raystudy prepare {source} --out FOLDER`; a study reads what that wrote with "
             f"`data: {{path: FOLDER}}`, or `--data FOLDER`."
         )
-    return SOURCES[source](**options)
