@@ -14,7 +14,14 @@ from typing import Any
 
 ROLE = "raystudy"
 PASSWORD = "Zwiebel-4711/ä@:%"  # noqa: S105 (a test's)
-_SETTINGS = ("unix_socket_directories=", "fsync=off", "full_page_writes=off", "shared_buffers=16MB")
+_SETTINGS = (
+    "unix_socket_directories=",
+    "fsync=off",
+    "full_page_writes=off",
+    "shared_buffers=16MB",
+    "max_connections=400",
+)
+"""A study lets go of its connections when it is collected, and a test may open a hundred studies."""
 
 
 def find_binaries() -> Path | None:
