@@ -39,6 +39,8 @@ class Inputs:
     """Where each of them stands in its gene's sequence, from 0, int32."""
     lengths: list[int]
     """How many of them each of the B genes has; they sum to T."""
+    sequence_lengths: list[int] | None = None
+    """How many of the convolution branch's tokens stand before each gene's padding; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -170,18 +172,21 @@ class GeneInputs:
     def batch(self, rows: Rows, device: torch.device) -> Inputs:
         """The networks' inputs for these genes, in the order given."""
         tokens_T, positions_T, lengths = self._perceiver(rows)
+        sequence_lengths = None
         if self.model.convolution_reads == "base":
             sequence_BL = self.windows_NL[rows]
         else:
             sequence_BL = np.zeros((len(rows), self.model.max_protein), np.uint8)
             ragged, positions, counts = self._proteins(rows)
             sequence_BL[np.repeat(np.arange(len(rows)), counts), positions] = ragged
+            sequence_lengths = counts.tolist()
         return Inputs(
             sequence_BL=torch.from_numpy(sequence_BL).to(device),
             half_life_BH=torch.from_numpy(self.half_life_NH[rows]).to(device),
             tokens_T=torch.from_numpy(tokens_T.astype(np.int32)).to(device),
             positions_T=torch.from_numpy(positions_T.astype(np.int32)).to(device),
             lengths=lengths.tolist(),
+            sequence_lengths=sequence_lengths,
         )
 
     def _perceiver(self, rows: Rows) -> tuple[npt.NDArray[Any], ...]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raystudy.models.backends import Need, attend, attend_ragged
+from raystudy.models.layers import Dropout
 
 CROSS_HEAD_DIM = 64
 
@@ -82,7 +83,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, 4 * dim)
         self.contract = nn.Linear(2 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         value, gate = self.expand(self.norm(x_BND)).chunk(2, dim=-1)

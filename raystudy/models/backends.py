@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raystudy.errors import Infeasible
+from raystudy.models.layers import draws_one_by_one, dropout
 
 BACKENDS = ("sdpa", "xformers", "math")
 """``auto`` takes the first of them unless a later one is clearly faster: noise must not choose, runs must repeat."""
@@ -57,18 +58,19 @@ def attend_ragged(q_BNd: Tensor, kv_T2d: Tensor, lengths: list[int], dropout: fl
 
 
 def _attend_padded(
-    q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, valid_BM: Tensor | None, dropout: float, backend: str
+    q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, valid_BM: Tensor | None, rate: float, backend: str
 ) -> Tensor:
     """``sdpa`` or ``math``; keys where ``valid_BM`` is False get no weight."""
     mask = None if valid_BM is None else valid_BM[:, None, None, :]
-    if backend == "sdpa":
-        return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, attn_mask=mask, dropout_p=dropout)
-    if backend != "math":
+    if backend == "sdpa" and not (rate and draws_one_by_one(q_BhNd)):
+        return F.scaled_dot_product_attention(q_BhNd, k_BhMd, v_BhMd, attn_mask=mask, dropout_p=rate)
+    if backend not in ("sdpa", "math"):  # PyTorch's own has no kernel with dropout for a CPU
         raise ValueError(f"no attention backend is called {backend!r}")
     scores_BhNM = q_BhNd @ k_BhMd.transpose(-1, -2) * q_BhNd.shape[-1] ** -0.5
     if mask is not None:
         scores_BhNM = scores_BhNM.masked_fill(~mask, float("-inf"))
-    return F.dropout(scores_BhNM.softmax(-1), dropout) @ v_BhMd
+    weights_BhNM = scores_BhNM.softmax(-1)
+    return (dropout(weights_BhNM, rate) if rate else weights_BhNM) @ v_BhMd
 
 
 def pad_stretches(stretches: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -37,7 +37,7 @@ class TwoBranchPerceiver(ExpressionNetwork):
     def forward(self, inputs: Inputs) -> Tensor:
         half_life_BH = self.half_life(inputs.half_life_BH)
         latents_BND = self.perceiver(inputs.tokens_T, inputs.positions_T, inputs.lengths, half_life_BH)
-        query_B1Q = self.convolution(inputs.sequence_BL, half_life_BH)[:, None]
+        query_B1Q = self.convolution(inputs.sequence_BL, inputs.sequence_lengths, half_life_BH)[:, None]
         answer_BQ = (query_B1Q + self.head(query_B1Q, latents_BND))[:, 0]
         if self.summary is not None:
             answer_BQ = torch.cat([answer_BQ, self.summary(latents_BND.mean(dim=1))], dim=1)

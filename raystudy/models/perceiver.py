@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raystudy.data.batches import num_half_life
 from raystudy.data.encode import NUM_SYMBOLS
 from raystudy.models.attention import CrossAttention, FeedForward, SelfAttention
+from raystudy.models.layers import Dropout
 from raystudy.study.model import LATENT_HEADS, ModelSpec, Tokens
 
 
@@ -46,7 +47,7 @@ class PerceiverBranch(nn.Module):
         super().__init__()
         D, E = model.latent_dim, model.token_dim
         self.embedding = nn.Embedding(NUM_SYMBOLS[reads], E)
-        self.embedding_dropout = nn.Dropout(model.dropout)
+        self.embedding_dropout = Dropout(model.dropout)
         self.positions_LE = nn.Parameter(sinusoid(model.position_rows or model.perceiver_length, E))
         self.latents_ND = nn.Parameter(torch.randn(model.num_latents, D))
         self.width = D + (num_half_life(model) if model.half_life_joins_latents else 0)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raystudy.data.batches import Inputs, num_half_life
-from raystudy.models.convolution import Convolution, make_stem
+from raystudy.models.layers import Convolution
 from raystudy.models.network import ExpressionNetwork
+from raystudy.models.stem import make_stem, max_pooled_stem
 from raystudy.study.model import XPRESSO_POOLS, ModelSpec
 
 CHANNELS, KERNELS = (128, 32), (6, 9)
@@ -48,7 +49,7 @@ class Xpresso(ExpressionNetwork):
         )
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x_BLC = max_pool(F.relu(self.stem(inputs.sequence_BL)), XPRESSO_POOLS[0])
+        x_BLC = max_pooled_stem(self.stem, inputs.sequence_BL, XPRESSO_POOLS[0])
         flat = max_pool(F.relu(self.convolution(x_BLC)), XPRESSO_POOLS[1]).flatten(1)
         if self.joins_half_life:
             flat = torch.cat([flat, self.half_life(inputs.half_life_BH)], dim=1)

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn import functional
 
-from raystudy.models.convolution import ScaledBatchNorm
+from raystudy.models.layers import ScaledBatchNorm
 
 
 class SynchronisedBatchNorm(ScaledBatchNorm):
@@ -21,16 +21,14 @@ class SynchronisedBatchNorm(ScaledBatchNorm):
         mean_C = _over_ranks(x_NC.float().sum(0)) / count
         centered_NC = x_NC.float() - mean_C
         variance_C = _over_ranks(centered_NC.square().sum(0)) / count
-        self._keep(mean_C.detach(), variance_C.detach() * count / (count - 1))
-        scaled_C = factor * self.weight * torch.rsqrt(variance_C + self.eps)
-        return (centered_NC * scaled_C + factor * self.bias).to(x_NC.dtype)
+        self.keep(mean_C, variance_C, count)
+        scale_C, shift_C = self.scale_and_shift(mean_C, variance_C, factor)
+        return (x_NC.float() * scale_C + shift_C).to(x_NC.dtype)
 
-    @torch.no_grad()
-    def _keep(self, mean_C: Tensor, variance_C: Tensor) -> None:
-        """Move the running statistics, which evaluation uses."""
-        for running, now in ((self.running_mean, mean_C), (self.running_var, variance_C)):
-            if running is not None:
-                running.lerp_(now, self.momentum or 0.0)
+    def over_ranks(self, sums: Tensor) -> Tensor:
+        total = sums.clone()
+        dist.all_reduce(total)
+        return total
 
 
 def _over_ranks(sums_C: Tensor) -> Tensor:

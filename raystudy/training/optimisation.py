@@ -18,9 +18,9 @@ TRANSFORMER_RISE = 8000
 def make_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.Optimizer:
     parameters, decay = network.parameters(), training.weight_decay
     if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, training.learning_rate, SGD_MOMENTUM, weight_decay=decay)
+        return torch.optim.SGD(parameters, training.learning_rate, SGD_MOMENTUM, weight_decay=decay, fused=True)
     kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, training.learning_rate, ADAM_BETAS, weight_decay=decay)
+    return kind(parameters, training.learning_rate, ADAM_BETAS, weight_decay=decay, fused=True)
 
 
 def learning_rate(step: int, num_steps: int, model: ModelSpec, training: TrainingSpec) -> float:

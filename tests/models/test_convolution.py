@@ -5,14 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystudy.models.convolution import (
-    AttentionPool,
-    Convolution,
-    EmbeddingStem,
-    NormActivateConvolve,
-    OneHotStem,
-    round_even,
-)
+from raystudy.models.convolution import round_even
+from raystudy.models.layers import AttentionPool, Convolution, NormActivateConvolve
+from raystudy.models.stem import EmbeddingStem, OneHotStem, Stem
 from raystudy.models.xpresso import Xpresso, max_pool
 from raystudy.study.model import ModelSpec
 
@@ -64,12 +59,18 @@ def test_running_statistics_are_kept_as_pytorchs_batchnorm_keeps_them() -> None:
     assert torch.equal(block.norm.running_mean, kept)
 
 
+def convolved(stem: Stem, tokens_BL: Tensor) -> Tensor:
+    """What a stem makes of every position of one gene, [L, O]."""
+    windows_XH = stem.windows(tokens_BL, tokens_BL.shape[1])[0]
+    return stem.unfolded(windows_XH, torch.float32) @ stem.kernel_IO() + stem.convolution.bias_O
+
+
 def test_an_n_is_all_zeros_in_one_hot_and_a_vector_of_its_own_in_the_embedding() -> None:
     unknown, length = torch.zeros(1, 40, dtype=torch.uint8), 40
     onehot, embedding = OneHotStem("base", 7, 15), EmbeddingStem(11, 7, 15)
 
-    assert torch.equal(onehot(unknown), onehot.convolution.bias_O.expand(1, length, 7))
-    middle = embedding(unknown)[0, length // 2]
+    assert torch.equal(convolved(onehot, unknown), onehot.convolution.bias_O.expand(length, 7))
+    middle = convolved(embedding, unknown)[length // 2]
     own = torch.einsum("oek,e->o", embedding.convolution.weight_OCK, embedding.embedding_SE.weight[0])
     torch.testing.assert_close(middle, own + embedding.convolution.bias_O, atol=1e-5, rtol=0)
 
@@ -79,7 +80,7 @@ def test_the_pad_after_a_protein_is_a_symbol_of_its_own(reads: str, symbols: int
     stem = OneHotStem(reads, 7, 15)  # type: ignore[arg-type]
     assert stem.convolution.weight_OCK.shape == (7, symbols, 15)
 
-    middle = stem(torch.zeros(1, 40, dtype=torch.uint8))[0, 20]
+    middle = convolved(stem, torch.zeros(1, 40, dtype=torch.uint8))[20]
 
     expected = stem.convolution.weight_OCK[:, 0].sum(1) + stem.convolution.bias_O
     torch.testing.assert_close(middle, expected, atol=1e-5, rtol=0)

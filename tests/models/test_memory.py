@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from raystudy.execution.cluster import WORKER_ENVIRONMENT
-from raystudy.models import memory
+from raystudy.models import memory, stem
 from raystudy.models.build import build, count_parameters
 from raystudy.models.memory import training_bytes
 from raystudy.study.model import ModelSpec, TrainingSpec
@@ -89,12 +89,16 @@ def test_the_estimate_is_near_what_a_real_step_takes(allocator: dict[str, str], 
 
     assert done.returncode == 0, done.stderr
     estimates = [needed(settings, **training) for settings, training in REAL_STEPS]
-    shares = [estimate / real for estimate, real in zip(estimates, json.loads(done.stdout), strict=True)]
-    assert all(low < share < high for share in shares), shares
+    pairs = list(zip(estimates, json.loads(done.stdout), strict=True))
+    # Not every network's chunks are as large as what is set aside for them.
+    assert all(low * real < estimate < high * real + memory.CHUNK_BYTES for estimate, real in pairs), pairs
 
 
 @pytest.mark.parametrize(("name", "precision"), [("dna and protein", "fp32"), *((name, "bf16") for name in MODELS)])
-def test_shapes_alone_give_what_pytorch_s_own_fake_tensors_and_autocast_give(name: str, precision: str) -> None:
+def test_shapes_alone_give_what_pytorch_s_own_fake_tensors_and_autocast_give(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stem.CHUNK_FLOATS, "cpu", stem.CHUNK_FLOATS["meta"])
     model = ModelSpec(**MODELS[name])
     step = memory._measured(model, precision == "bf16", 1, evaluating=False)
     with FakeTensorMode(), memory._Held() as held:
@@ -114,7 +118,7 @@ def test_memory_is_weights_gradients_two_moments_and_what_grows_with_the_batch()
     one, two, three = (needed(SMALL, batch_size=size) for size in (128, 256, 384))
 
     assert three - two == pytest.approx(two - one, abs=1)
-    fixed = 4 * 4 * count_parameters(ModelSpec(**SMALL))
+    fixed = 4 * 4 * count_parameters(ModelSpec(**SMALL)) + memory.CHUNK_BYTES
     assert two - one == pytest.approx(one - fixed, abs=1)
 
 
@@ -135,7 +139,7 @@ def test_half_precision_takes_less_and_longer_genes_take_more() -> None:
     assert 0.4 * full < needed(SMALL, precision="bf16", batch_size=128) < 0.9 * full
     assert needed(SMALL, precision="auto", batch_size=128) == full
     longer = needed({**SMALL, "window_bp": (600, 400), "max_protein": 600}, batch_size=128)
-    assert longer == pytest.approx(2 * full, rel=0.15)
+    assert 1.2 * full < longer < 2.2 * full
 
 
 def test_networks_that_differ_in_what_takes_no_memory_are_measured_once() -> None:

@@ -109,7 +109,7 @@ def test_every_epoch_is_reported_with_its_numbers(tiny: Tiny, whole: tuple[Path,
 def test_the_best_checkpoint_holds_the_weights_of_the_best_epoch(tiny: Tiny, tmp_path: Path) -> None:
     # A rate that overshoots makes the best epoch another one than the last.
     # The backend that a network has when it is loaded: another one rounds otherwise.
-    job = make_job(epochs=8, learning_rate=0.05, seed=3, attention="sdpa")
+    job = make_job(epochs=8, learning_rate=0.05, seed=5, attention="sdpa")
     reported = run(job, tiny.data, tmp_path)
     best = max(reported, key=lambda epoch: epoch["valid_r2"])
     assert best["epoch"] < 8
