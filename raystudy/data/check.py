@@ -21,7 +21,7 @@ from raystudy.data.check_warnings import LENGTH_UNIT, warnings
 from raystudy.data.encode import DNA_UNKNOWN, FEATURES
 from raystudy.data.findings import EXAMPLES
 from raystudy.data.genes import GeneTable, Target
-from raystudy.data.splits import FAMILIES
+from raystudy.data.splits import FAMILIES, Loci, Rows, nearest_start_bp, window_starts
 
 SHORT_WINDOW_BP = (1_000, 500)
 """What a study may cut out of a long window: how far neighbours still overlap there is worth knowing."""
@@ -151,36 +151,26 @@ def _overlaps(table: GeneTable) -> list[dict[str, Any]]:
     """For the stored window and a short one out of it: genes whose window overlaps another gene's."""
     stored = (table.anchor, table.windows.shape[1] - table.anchor)
     is_longer = stored != SHORT_WINDOW_BP and np.greater_equal(stored, SHORT_WINDOW_BP).all()
-    located = np.array([bool(chrom) and start > 0 for chrom, start in zip(table.chroms, table.starts, strict=True)])
+    loci = Loci(
+        np.array(table.chroms, np.str_), table.starts, table.ends, np.array(table.strands, np.str_), table.notes
+    )
+    located = (loci.chroms != "") & (loci.starts > 0)
     return [
         {
             "window_bp": window_bp,
             "located": np.count_nonzero(located),
-            **_overlap(table, np.flatnonzero(located), window_bp),
+            **_overlap(loci, np.flatnonzero(located), window_bp),
         }
         for window_bp in ([stored, SHORT_WINDOW_BP] if is_longer else [stored])
     ]
 
 
-def _overlap(table: GeneTable, located: NDArray[np.int64], window_bp: tuple[int, int]) -> dict[str, Any]:
-    """All windows are as long, so the nearest neighbours in the order of their left ends tell everything."""
-    up, down = window_bp
-    is_forward = np.array(table.strands)[located] == "+"
-    left = np.where(is_forward, table.starts[located] - up, table.ends[located] - down + 1)
-    nearest = np.full(len(located), np.inf)
-    names, chrom = np.unique(np.array(table.chroms)[located], return_inverse=True)
-    circular = table.notes.get("circular") or {}
-    by_place = np.lexsort((left, chrom))
-    for number, rows in enumerate(np.split(by_place, np.flatnonzero(np.diff(chrom[by_place])) + 1)):
-        gaps = np.diff(left[rows]).astype(np.float64)
-        nearest[rows[1:]] = gaps
-        nearest[rows[:-1]] = np.minimum(nearest[rows[:-1]], gaps)
-        if len(rows) > 1 and (length_bp := circular.get(str(names[number]))):
-            across = length_bp - (left[rows[-1]] - left[rows[0]])  # over the origin
-            nearest[rows[[0, -1]]] = np.minimum(nearest[rows[[0, -1]]], across)
+def _overlap(loci: Loci, located: Rows, window_bp: tuple[int, int]) -> dict[str, Any]:
+    """All windows are as long, so how far the nearest begins tells everything."""
+    nearest = nearest_start_bp(loci, window_starts(loci, window_bp), located, located)
     return {
-        "genes": np.count_nonzero(nearest < up + down),
-        "by_more_than_half": np.count_nonzero(nearest < (up + down) / 2),
+        "genes": np.count_nonzero(nearest < sum(window_bp)),
+        "by_more_than_half": np.count_nonzero(2 * nearest < sum(window_bp)),
     }
 
 

@@ -24,10 +24,13 @@ from raystudy.errors import SpecError
 Engine = Literal["kmer", "mmseqs2"]
 Homology = Literal["auto", "mmseqs2", "kmer"]
 """What a user may ask for: auto is MMseqs2 where it is installed."""
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Of proteins, by their indices."""
 K = 6
 CLOSE_SHARED, DISTANT_SHARED = 0.30, 0.05
-"""Of 6-mers. Of the pairs of yeast proteins that align, 5 % links 98 % of those of 60-69 % identity and 80 % of those
-of 50-59 %; 30 %, which the families of the built-in sources are made by, one in eight, half of 70-79 %, all above."""
+"""Of 6-mers. Of the pairs of yeast proteins that align, 5 % links 98 % of those of 60-69 % identity and 66 % of those
+of 50-59 %; 30 %, which the families of the built-in sources are made by, one in ten and one in twenty, 43 % of those of
+70-79 %, all but three above (`python -m benchmarks.homology --part yeast`)."""
 _FEWEST_SHARED = 6  # k-mers; fewer are often chance in a proteome, where they are not a large share of a short protein
 _WINDOWS_AT_ONCE = 128
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # multiplied by, its upper bits are a hash (Knuth's, of the golden ratio)
@@ -49,16 +52,30 @@ def families(
 
     Raises DataError when MMseqs2 fails.
     """
-    kmers = distinct_kmers(protein_tokens, protein_offsets, k)
-    everyone = np.arange(len(protein_offsets) - 1)
-    pairs = []
-    for left, right, fraction, num_shared in kmers.similar_pairs(everyone, everyone):
-        close = (fraction >= min_shared) & ((fraction >= CLOSE_SHARED) | (num_shared >= _FEWEST_SHARED))
-        pairs.append((left[close], right[close]))
+    pairs = [linked_by_kmers(protein_tokens, protein_offsets, k, min_shared)]
     if engine == "mmseqs2":
         pairs.append(mmseqs.similar_pairs(protein_tokens, protein_offsets))
-    rows, columns = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    graph = sparse.coo_array((np.ones(len(rows), dtype=np.bool_), (rows, columns)), shape=2 * (len(everyone),))
+    return families_of(pairs, len(protein_offsets) - 1)
+
+
+def linked_by_kmers(
+    protein_tokens: NDArray[np.uint8], protein_offsets: NDArray[np.int64], k: int = K, min_shared: float = CLOSE_SHARED
+) -> Pairs:
+    """The pairs that `families` calls similar by their k-mers, either way round, a protein with itself too."""
+    everyone, pairs = np.arange(len(protein_offsets) - 1), list[Pairs]()
+    for left, right, fraction, num_shared in distinct_kmers(protein_tokens, protein_offsets, k).similar_pairs(
+        everyone, everyone
+    ):
+        close = (fraction >= min_shared) & ((fraction >= CLOSE_SHARED) | (num_shared >= _FEWEST_SHARED))
+        pairs.append((left[close], right[close]))
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return left, right
+
+
+def families_of(pairs: Sequence[Pairs], num_proteins: int) -> NDArray[np.int64]:
+    """Family of each protein, as of `families`, where these pairs are similar."""
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    graph = sparse.coo_array((np.ones(len(left), dtype=np.bool_), (left, right)), shape=2 * (num_proteins,))
     _, component = connected_components(graph, directed=False)
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
@@ -103,20 +120,6 @@ def find_families(
         name = f"MMseqs2 {mmseqs.version()}"
         rule = f"{mmseqs.RULE}; or {rule}"
     return families(tokens, offsets, min_shared=DISTANT_SHARED, engine=engine), {"engine": name, "rule": rule}
-
-
-def shared_fraction(
-    protein_tokens: NDArray[np.uint8],
-    protein_offsets: NDArray[np.int64],
-    left: NDArray[np.int64],
-    right: NDArray[np.int64],
-    k: int = K,
-) -> NDArray[np.float64]:
-    """For each protein of ``left`` its largest similarity to one of ``right``, float64 [len(left)] in [0, 1].
-
-    ``left`` and ``right`` are indices of proteins. The maximum of the result audits a split.
-    """
-    return distinct_kmers(protein_tokens, protein_offsets, k).shared_fraction(left, right)
 
 
 @dataclass(frozen=True)

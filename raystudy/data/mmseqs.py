@@ -45,15 +45,23 @@ def similar_pairs(
     The result is the same with any number of cores. Raises DataError when the program fails.
     Source: Steinegger & Soeding, Nature Biotechnology 35, 2017.
     """
+    left, right, _ = alignments(protein_tokens, protein_offsets)
+    return left, right
+
+
+def alignments(
+    protein_tokens: NDArray[np.uint8], protein_offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The pairs of `similar_pairs`, and the identity of each one's alignment, 0 to 1."""
     with tempfile.TemporaryDirectory(prefix="raystudy-mmseqs-") as folder:
         fasta, hits = Path(folder, "proteins.fasta"), Path(folder, "hits.tsv")
         if not _write_fasta(protein_tokens, protein_offsets, fasta):
-            return np.empty(0, np.int64), np.empty(0, np.int64)
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
         search = [PROGRAM, "easy-search", str(fasta), str(fasta), str(hits), str(Path(folder, "search"))]
         threads = ["--threads", str(os.cpu_count() or 1)]
-        _run([*search, *_FIXED, *_CRITERION, *threads, "--format-output", "query,target"])
-        pairs = np.fromfile(hits, dtype=np.int64, sep=" ").reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+        _run([*search, *_FIXED, *_CRITERION, *threads, "--format-output", "query,target,fident"])
+        found = np.fromfile(hits, sep=" ").reshape(-1, 3)
+    return found[:, 0].astype(np.int64), found[:, 1].astype(np.int64), found[:, 2]
 
 
 def _write_fasta(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], path: Path) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,16 @@ CIRCULAR = "circular"
 COORDINATES, FAMILIES, PUBLISHED = "coordinates", "families", "published_split"
 """What a source notes: False where positions, or families, are not known; how many genes, in the table's order, are in
 each part of a published split."""
+
+
+class Loci(NamedTuple):
+    """Where genes lie, as `Genes` has it, of genes that are not written yet."""
+
+    chroms: npt.NDArray[np.str_]
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    strands: npt.NDArray[np.str_]
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -226,28 +236,35 @@ def audit(genes: Genes, parts: dict[str, Rows], window_bp: tuple[int, int]) -> d
     return found
 
 
-def window_starts(genes: Genes, window_bp: tuple[int, int]) -> npt.NDArray[np.int64]:
+def window_starts(genes: Genes | Loci, window_bp: tuple[int, int]) -> npt.NDArray[np.int64]:
     """First genomic base of each gene's window, strand considered; beyond the ends of its chromosome too."""
     up, down = window_bp
     return np.where(genes.strands == "+", genes.starts - up, genes.ends - down + 1)
 
 
-def nearest_start_bp(genes: Genes, starts: npt.NDArray[np.int64], rows: Rows, others: Rows) -> npt.NDArray[np.int64]:
+def nearest_start_bp(
+    genes: Genes | Loci, starts: npt.NDArray[np.int64], rows: Rows, others: Rows
+) -> npt.NDArray[np.int64]:
     """For each of ``rows``: how far the start of its window is from the nearest of ``others`` on its chromosome, int64.
 
     Windows of one length overlap when this is less than their length. On a circular chromosome it is the way round
-    where that is shorter; where ``others`` has no gene on the chromosome, it is more than any length.
+    where that is shorter; where ``others`` has no gene on the chromosome, it is more than any length. A gene that is
+    among ``others`` too is not compared with itself.
     """
     nearest = np.full(len(rows), _NOWHERE_NEAR)
-    for chrom in np.unique(genes.chroms[others]):
-        there, here = starts[others[genes.chroms[others] == chrom]], genes.chroms[rows] == chrom
+    is_other = np.isin(rows, others)
+    names, chrom_of = np.unique(genes.chroms, return_inverse=True)
+    for chrom in np.unique(chrom_of[others]):
+        there, here = starts[others[chrom_of[others] == chrom]], chrom_of[rows] == chrom
+        if len(there) == 1:  # on a circle it would else meet itself, once around
+            here &= ~is_other
         from_here = starts[rows[here]]
-        if turn := genes.notes.get(CIRCULAR, {}).get(str(chrom)):
+        if turn := (genes.notes.get(CIRCULAR) or {}).get(str(names[chrom])):
             from_here = from_here % turn
             there = np.concatenate([there % turn + shift for shift in (-turn, 0, turn)])
         there = np.concatenate([[-_NOWHERE_NEAR], np.sort(there), [_NOWHERE_NEAR]])
         after = np.searchsorted(there, from_here)
-        nearest[here] = np.minimum(there[after] - from_here, from_here - there[after - 1])
+        nearest[here] = np.minimum(there[after + is_other[here]] - from_here, from_here - there[after - 1])
     return nearest
 
 

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 from pyarrow import parquet as pq
 
 from raystudy.data.genes import Genes
 from raystudy.data.sequences import COLUMNS, Sequences, columns_read, present
 from raystudy.data.tables import GENE_ID
+from raystudy.data.text_tables import is_text, text_table
 from raystudy.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK_GENES = 512
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-_CSV_BLOCK_BYTES = 4 * 2**20  # a line must fit
 _TEXTS = ("gene_id", "window", "protein", "cds")
 
 Table: TypeAlias = Union[Genes, Sequences, str, Path, pa.Table, "pd.DataFrame", Iterable[Sequences]]
@@ -95,15 +93,11 @@ def _batches(path: Path, columns: list[str], size: int) -> Iterator[pa.RecordBat
         raise DataError(
             f"there is no table {str(path)!r}; give a prepared folder, or a Parquet, Feather, CSV or TSV file"
         )
-    name = path.name.lower()
-    delimiter, kind = _DELIMITERS.get(Path(name.removesuffix(".gz")).suffix), Path(name).suffix
-    if delimiter is None and kind not in (".parquet", ".feather", ".arrow"):
-        known = ".parquet, .feather, .arrow, .csv, .tsv (tabs), .txt (tabs), the last three also as .gz"
-        raise DataError(f"the table {str(path)!r} has an unknown suffix; known are {known}. Convert or rename it")
+    as_text = is_text(path)
     try:
-        if delimiter:
-            yield from _csv_batches(path, delimiter, columns)
-        elif kind == ".parquet":
+        if as_text:
+            yield from _text_batches(path, columns, size)
+        elif path.suffix.lower() == ".parquet":
             file = pq.ParquetFile(path)
             yield from file.iter_batches(size, columns=present(file.schema_arrow.names, columns, str(path)))
         else:
@@ -117,12 +111,14 @@ def _batches(path: Path, columns: list[str], size: int) -> Iterator[pa.RecordBat
         raise DataError(f"the table {str(path)!r} cannot be read ({reason}). Check it, and its suffix") from error
 
 
-def _csv_batches(path: Path, delimiter: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    compression = "gzip" if path.name.lower().endswith(".gz") else None
-    read, parse = csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), csv.ParseOptions(delimiter=delimiter)
-    with pa.input_stream(path, compression) as text, csv.open_csv(text, read, parse) as reader:
-        given = present(reader.schema.names, columns, str(path))
-    types = {one: pa.string() if one in _TEXTS else pa.float32() for one in columns}  # else 007 would be a number
-    convert = csv.ConvertOptions(column_types=types, include_columns=given)
-    with pa.input_stream(path, compression) as text, csv.open_csv(text, read, parse, convert) as reader:
-        yield from reader
+def _text_batches(path: Path, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
+    table = text_table(path, "table of genes")
+    given = present(table.names, columns, str(path))
+    for part in table.parts(given, size):
+        values = [
+            pa.array(part.columns[name], pa.large_string())  # 007 is an id and not the number 7
+            if name in _TEXTS
+            else part.numbers(name, pa.float32())
+            for name in given
+        ]
+        yield pa.record_batch(values, names=given)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv, feather, types
+from pyarrow import feather, types
 from pyarrow import parquet as pq
 
+from raystudy.data.text_tables import is_text, text_table
 from raystudy.errors import DataError
 
 GENE_ID = "gene_id"
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _LIST = (types.is_list, types.is_large_list, types.is_fixed_size_list)
 _NUMBER = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
 _ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as pandas names them: genome order is no feature
+_ROWS_AT_ONCE = 512  # of a text, whose values take ten times the memory of numbers until they are some
 Floats = NDArray[np.float32]
 
 
@@ -45,7 +47,7 @@ class GeneFeatures:
 
 
 def read_features(path: Path, gene_ids: NDArray[np.str_]) -> GeneFeatures:
-    """The table's features of these genes (.parquet, .feather, .arrow, or .csv, .tsv, .txt, these also with .gz).
+    """The table's features of these genes (.parquet, .feather, .arrow, or .csv, .tsv, .txt, .tab, these also with .gz).
 
     A column ``gene_id`` names the genes; every other one holds numbers, or lists of numbers of one length.
     Raises DataError where the file cannot be read, breaks these rules, or has none of the genes.
@@ -73,32 +75,47 @@ def _refusal(path: Path, what: str) -> DataError:
 
 
 def _read(path: Path) -> tuple[pa.Table, str]:
-    """The file's columns as they are, and its sha256."""
-    name = path.name.lower()
-    delimiter, kind = _DELIMITERS.get(Path(name.removesuffix(".gz")).suffix), Path(name).suffix
-    if delimiter is None and kind not in (".parquet", ".feather", ".arrow"):
-        known = ".parquet, .feather, .arrow, .csv, .tsv (tabs), .txt (tabs), the last three also as .gz"
-        raise _refusal(path, f"has an unknown suffix; known are {known}. Convert or rename it")
+    """The file's columns as they are, and its sha256; of a text those that may be features as numbers."""
+    as_text = is_text(path)
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if delimiter:
-            convert = csv.ConvertOptions(column_types={GENE_ID: pa.string()})  # 007 is an id and not the number 7
-            with pa.input_stream(path, "gzip" if kind == ".gz" else None) as text:
-                return csv.read_csv(text, None, csv.ParseOptions(delimiter=delimiter), convert), sha256
+        if as_text:
+            return _read_text(path), sha256
         # not pq.read_table, which takes a folder's name such as `run=3` for a column
-        return pq.ParquetFile(path).read() if kind == ".parquet" else feather.read_table(path), sha256
+        whole = pq.ParquetFile(path).read() if path.suffix.lower() == ".parquet" else feather.read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise _refusal(path, f"cannot be read ({reason}). Check its path, and that its suffix is right") from error
+    _check_names(path, whole.column_names)
+    return whole, sha256
 
 
-def _ids(path: Path, table: pa.Table) -> list[str]:
-    names = table.column_names
+def _read_text(path: Path) -> pa.Table:
+    text = text_table(path, "table of features")
+    _check_names(path, text.names)
+    names = [name for name in text.names if name == GENE_ID or not _ROW_NUMBERS.fullmatch(name)]
+    schema = pa.schema([(name, pa.string() if name == GENE_ID else pa.float64()) for name in names])
+    parts = list[pa.Table]()
+    for part in text.parts(names, _ROWS_AT_ONCE):
+        columns = [
+            pa.array(part.columns[name], pa.string())  # 007 is an id and not the number 7
+            if name == GENE_ID
+            else part.numbers(name, pa.float64(), truths=True)
+            for name in names
+        ]
+        parts.append(pa.table(columns, schema=schema))
+    return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
     if names.count(GENE_ID) != 1:
         shown = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         what = f"needs one column `{GENE_ID}` to be joined by, but has {names.count(GENE_ID)} among {shown}"
         raise _refusal(path, f"{what}. Rename the one that holds the data's gene ids")
+
+
+def _ids(path: Path, table: pa.Table) -> list[str]:
     try:
         ids = pc.cast(table.column(GENE_ID), pa.string()).to_pylist()
     except pa.ArrowException:

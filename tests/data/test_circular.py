@@ -79,6 +79,16 @@ def test_a_window_longer_than_the_circle_overlaps_every_other() -> None:
     assert nearest_start_bp(genes, starts, np.array([0]), np.array([1])).tolist() == [29_999]
 
 
+def test_a_gene_is_not_its_own_neighbour_not_even_once_around() -> None:
+    genes = circle([100, 250, 250, 10], "++++", chroms="cccd")
+    genes.notes["circular"]["d"] = 900
+    starts, everyone = window_starts(genes, (2_000, 1_000)), np.arange(4)
+    nearest = nearest_start_bp(genes, starts, everyone, everyone)
+    assert nearest[:3].tolist() == [150, 0, 0], "two genes of one place are each other's neighbours"
+    assert nearest[3] > 3_000, "there is no other gene on d"
+    assert nearest_start_bp(genes, starts, everyone[:1], everyone[1:]).tolist() == [150]
+
+
 def test_a_block_split_drops_training_genes_across_the_origin() -> None:
     random = np.random.default_rng(0)
     starts = np.sort(random.integers(1, TURN_BP - 300, 300)).tolist()

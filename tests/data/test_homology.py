@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raystudy.data import homology
 from raystudy.data.encode import reverse_complement, tokenize_dna, tokenize_protein
-from raystudy.data.homology import chosen_engine, families, find_families, shared_fraction, window_kmers
+from raystudy.data.homology import chosen_engine, distinct_kmers, families, find_families, window_kmers
 from raystudy.errors import SpecError
 
 AMINO_ACIDS = list("ACDEFGHIKLMNPQRSTVWY")
@@ -80,7 +80,7 @@ def test_shared_fraction_is_the_largest_over_the_other_group(block_pairs: int, m
     left, right = np.arange(0, 14), np.arange(14, len(proteins))
     expected = [max(similarity(proteins[i], proteins[j]) for j in right) for i in left]
     assert max(expected) > 0.3
-    np.testing.assert_allclose(shared_fraction(*pack(proteins), left, right), expected)
+    np.testing.assert_allclose(distinct_kmers(*pack(proteins)).shared_fraction(left, right), expected)
 
 
 def test_a_kmer_does_not_run_on_into_the_next_protein() -> None:
@@ -97,8 +97,9 @@ def test_similar_proteins_of_similar_proteins_are_one_family() -> None:
 
 def test_groups_without_a_shared_kmer_have_fraction_zero() -> None:
     proteins = ["ACDEFGHIK", "LMNPQRSTV", "MKV"]
-    assert shared_fraction(*pack(proteins), np.array([0, 2]), np.array([1])).tolist() == [0, 0]
-    assert shared_fraction(*pack(proteins), np.array([0]), np.array([], dtype=np.int64)).tolist() == [0]
+    found = distinct_kmers(*pack(proteins))
+    assert found.shared_fraction(np.array([0, 2]), np.array([1])).tolist() == [0, 0]
+    assert found.shared_fraction(np.array([0]), np.array([], dtype=np.int64)).tolist() == [0]
 
 
 def test_five_shared_kmers_are_chance_and_six_are_not_unless_they_are_a_large_share() -> None:

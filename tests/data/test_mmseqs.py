@@ -144,11 +144,11 @@ def test_what_the_program_answers_becomes_pairs_of_indices(
     fake: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_PROC_BIND", "true")
-    keep = 'cp "$2" "$KEPT/in.fasta"; env > "$KEPT/env"; printf "0\\t2\\n2\\t2\\n" > "$4"'
+    keep = 'cp "$2" "$KEPT/in.fasta"; env > "$KEPT/env"; printf "0\\t2\\t0.412\\n2\\t2\\t1.000\\n" > "$4"'
     folder = fake(keep)
     monkeypatch.setenv("KEPT", str(folder))
-    left, right = mmseqs.similar_pairs(*pack(list(PROTEINS)))
-    assert (left.tolist(), right.tolist()) == ([0, 2], [2, 2])
+    left, right, identity = mmseqs.alignments(*pack(list(PROTEINS)))
+    assert (left.tolist(), right.tolist(), identity.tolist()) == ([0, 2], [2, 2], [0.412, 1])
     assert (folder / "in.fasta").read_text() == ">0\nACDEFGHIKLACDE\n>2\nMNPQRSTVWYUXMNP\n", "the others are too short"
     assert "OMP_" not in (folder / "env").read_text(), "with it the program refuses to start"
     assert families(*pack(list(PROTEINS)), engine="mmseqs2").tolist() == [0, 1, 0, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,63 @@ def test_chunks_are_read_as_they_are_asked_for(few: Genes, monkeypatch: pytest.M
     assert read == [40]
 
 
+def test_a_quote_that_does_not_end_in_a_column_that_is_not_read_takes_no_gene_away(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text('gene_id\tnote\twindow\nA\t"open\tAC\nB\t\tGG\nC\tx"\tGT\n')
+
+    [chunk] = chunks_of(path, {"dna"})
+
+    assert chunk.gene_ids.tolist() == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize("name", ["t.tsv", "t.csv", "t.tsv.gz"])
+def test_a_text_is_read_a_chunk_at_a_time_in_as_much_memory_as_one_takes(tmp_path: Path, name: str) -> None:
+    delimiter, num_genes, window = "," if name == "t.csv" else "\t", 2_000, "ACGT" * 1_000
+    rows = "".join(f'G{number}{delimiter}"{window}"\n' for number in range(num_genes))
+    content = f"gene_id{delimiter}window\n{rows}torn".encode()
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    chunks, num_read = chunks_of(tmp_path / name, {"dna"}, 50), list[int]()
+    next(chunks)  # what is imported and made once
+
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"has 1 values in line {num_genes + 2}"):
+        num_read.extend(chunk.num_genes for chunk in chunks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert sum(num_read) == num_genes - 50
+    assert peak < num_genes * len(window) / 2
+
+
+@pytest.mark.parametrize("missing", csv.ConvertOptions().null_values)
+def test_a_feature_without_a_value_is_missing_however_that_is_written(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("\t".join(["gene_id", *FEATURES]) + "\n" + "\t".join(["G", missing, *["0.5"] * 7]) + "\n")
+
+    [chunk] = chunks_of(path, {"half_life"})
+
+    np.testing.assert_array_equal(chunk.features, [[np.nan, *[0.5] * 7]])
+
+
+@pytest.mark.parametrize("word", ["low", "1,5", "True", "1_0"])
+def test_a_feature_that_is_no_number_is_refused_with_its_line(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "t.tsv"
+    rows = [["gene_id", *FEATURES], ["G", *["0.5"] * 8], ["H", word, *["0.5"] * 7]]
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+
+    with pytest.raises(DataError, match=f"has '{word}' in its column '{FEATURES[0]}', line 3"):
+        list(chunks_of(path, {"half_life"}))
+
+
+def test_a_quoted_window_may_be_longer_than_any_limit_of_a_csv_reader(tmp_path: Path) -> None:
+    path, window = tmp_path / "t.csv", "ACGT" * 50_000
+    path.write_text(f'"gene_id","note","window"\n"A","one, ""two""","{window}"\n"B",,"AC"\n')
+
+    [chunk] = chunks_of(path, {"dna"})
+
+    assert chunk.dna.lengths.tolist() == [len(window), 2]
+
+
 def test_an_id_that_is_a_number_keeps_its_zeros(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("gene_id,window\n007,ACGT\n008,ACGA\n")
@@ -113,9 +171,28 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "nowhere": ("no-such.parquet", lambda path: None, "there is no table"),
     "unknown suffix": ("t.xlsx", lambda path: path.touch(), "unknown suffix"),
     "not what its suffix says": ("t.parquet", lambda path: path.write_text("gene_id\n"), "cannot be read"),
-    "an empty file": ("t.tsv", lambda path: path.touch(), "cannot be read"),
+    "an empty file": ("t.tsv", lambda path: path.touch(), "is empty"),
     "no rows": ("t.csv", lambda path: path.write_text("gene_id,window\n"), "has no genes"),
-    "a line too short": ("t.tsv", lambda path: path.write_text("gene_id\twindow\nA\tAC\nB\n"), "cannot be read"),
+    "a line too short": (
+        "t.tsv",
+        lambda path: path.write_text("gene_id\twindow\nA\tAC\nB\n"),
+        "has 1 values in line 3, but 2 columns",
+    ),
+    "a quote between tabs that does not end": (
+        "t.tsv",
+        lambda path: path.write_text('gene_id\twindow\nA\tAC\nB\t"AC\nC\tGT\nD\tGT"\n'),
+        "a quote that does not end in its column 'window', line 3",
+    ),
+    "a quote between commas that does not end": (
+        "t.csv",
+        lambda path: path.write_text('gene_id,window,note\nA,AC,\nB,AC,"x\nC,GT,\nD,GT,y"\n'),
+        "a quote in line 3 that does not end there",
+    ),
+    "bytes that are no text": (
+        "t.tsv",
+        lambda path: path.write_bytes(b"gene_id\twindow\nA\tAC\nB\xe4\tAC\n"),
+        "no UTF-8 in its column 'gene_id', line 3",
+    ),
     "no Feather": ("t.feather", lambda path: path.write_bytes(b"ARROW1"), "cannot be read"),
     "gzip cut short": ("t.tsv.gz", cut_short, "cannot be read"),
     "no ids": ("t.tsv", lambda path: path.write_text("locus\twindow\tx\nA\tAC\t1\n"), "it has locus, window, x"),

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from raystudy.data.encode import DNA_SYMBOLS, FEATURES, composition, tokenize_dna
 from raystudy.data.genes import Genes
-from raystudy.data.homology import shared_fraction
+from raystudy.data.homology import distinct_kmers
 from raystudy.data.sources import prepare
 from raystudy.data.sources.synthetic import MOTIF_EFFECTS, PROMOTER_BP
 from raystudy.errors import SpecError
@@ -95,7 +95,7 @@ def test_families_are_planted_across_chromosomes(genes: Genes) -> None:
     assert max(map(len, families)) <= 4
     assert any(len(set(genes.chroms[group])) > 1 for group in families)
     group = np.array(families[0])
-    similarity = shared_fraction(genes.protein_tokens, genes.protein_offsets, group[:1], group[1:])
+    similarity = distinct_kmers(genes.protein_tokens, genes.protein_offsets).shared_fraction(group[:1], group[1:])
     assert similarity[0] >= 0.3
 
 

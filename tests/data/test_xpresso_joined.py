@@ -173,7 +173,7 @@ def test_a_symbol_that_is_no_residue_is_refused_with_file_and_gene(files: Path, 
         build(files=files, proteins=fasta(tmp_path, ensembl(1, ALL_GENES[4], "MA1ICAL") * 2))
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "pep.fa"), ("no fasta\n", "pep.fa has no FASTA record")])
+@pytest.mark.parametrize(("text", "said"), [("", "pep.fa"), ("no fasta\n", "pep.fa is no FASTA file")])
 def test_a_file_that_is_no_fasta_is_refused(text: str, said: str, files: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         build(files=files, proteins=fasta(tmp_path, text))

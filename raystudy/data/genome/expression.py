@@ -21,8 +21,8 @@ from pyarrow import parquet as pq
 
 from raystudy.data.findings import Findings
 from raystudy.data.genes import Target
-from raystudy.data.genome.text_tables import NO_VALUE, refusal, text_table
 from raystudy.data.tables import GENE_ID
+from raystudy.data.text_tables import NO_VALUE, refusal, text_table
 from raystudy.errors import SpecError
 
 TARGETS = ("mrna", "protein", "mrna_half_life")

@@ -26,6 +26,7 @@ from raystudy.data.homology import Homology, find_families
 from raystudy.data.sources import ecoli_tables as tables
 from raystudy.data.sources.ecoli_tables import rows_by_key
 from raystudy.data.sources.index import Archive, fetch
+from raystudy.data.splits import CIRCULAR
 from raystudy.errors import DataError
 
 WINDOW_BP = (7_000, 3_500)
@@ -109,7 +110,7 @@ def build(homology: Homology | None = None) -> GeneTable:
         family_ids=family_ids,
         notes={
             "anchor": "start codon",
-            "circular": {genome.name: len(genome.tokens)},
+            CIRCULAR: {genome.name: len(genome.tokens)},
             "genome": "Escherichia coli K-12 substr. MG1655",
             "genetic_code": 11,
             "homology": how,

@@ -27,6 +27,7 @@ from raystudy.data.genome.loci import Chromosome, bare_name, tokens_of
 from raystudy.data.genome.proteins import ProteinFile, check_code
 from raystudy.data.genome.transcripts import Transcript
 from raystudy.data.homology import Homology, chosen_engine, find_families
+from raystudy.data.splits import CIRCULAR
 from raystudy.errors import DataError, SpecError
 from raystudy.study.sections import NAME
 
@@ -116,7 +117,7 @@ def build(
             "homology": how,
             "files": {role: [names[path] for path in paths] for role, paths in roles.items()},
             "targets": {formula.name: str(formula) for formula in formulas},
-            **({"circular": circular} if circular else {}),
+            **({CIRCULAR: circular} if circular else {}),
             **cutter.notes(),
             "findings": findings.as_json(),
         },

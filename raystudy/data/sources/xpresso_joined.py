@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from Bio.SeqIO.FastaIO import SimpleFastaParser
 from numpy.typing import NDArray
 
+from raystudy.data.fasta import fasta_records
 from raystudy.data.files import open_text
 from raystudy.data.findings import Findings
 from raystudy.data.genes import Target
@@ -87,7 +87,7 @@ def _longest_proteins(path: Path, genes: Sequence[str], findings: Findings) -> d
     best: dict[str, tuple[int, str, str]] = {}  # the least of: length, negative; id; sequence
     in_file, wanted = set[str](), set(genes)
     with open_text(path, "FASTA") as file:
-        for header, sequence in SimpleFastaParser(file):
+        for header, sequence in fasta_records(path, file):
             name, text = header.split(maxsplit=1)[0] if header.strip() else "", sequence.upper().removesuffix("*")
             named = _GENE.search(header)
             gene = without_version((named[1] or named[2]) if named else name)
@@ -99,8 +99,6 @@ def _longest_proteins(path: Path, genes: Sequence[str], findings: Findings) -> d
             else:
                 found = (-len(text), name, text)
                 best[gene] = min(found, best.get(gene, found))
-    if not in_file:
-        raise DataError(f"{path} has no FASTA record (`>ID` and a sequence). Give the genes' proteins as FASTA")
     _check_joined(path, sorted(in_file), wanted & in_file, genes)
     return {gene: text for gene, (_, _, text) in best.items()}
 
