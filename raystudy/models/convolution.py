@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from raystudy.data.batches import num_half_life
 from raystudy.models.layers import AttentionPool, Dropout, NormActivateConvolve, Residual
-from raystudy.models.stem import make_stem, pooled_stem
+from raystudy.models.stem import Stem, make_stem, pooled_stem
 from raystudy.study.model import ModelSpec
 
 STEM_KERNEL = 15
@@ -56,9 +57,10 @@ class ConvolutionBranch(nn.Module):
 
         ``lengths``: how many tokens of each gene stand before its padding; None where there is none.
         """
-        stem, mix, pool, *tower = self.blocks
-        x_BLC = pooled_stem(stem, mix.inner, pool, tokens_BL, lengths)
-        for block in tower:
+        blocks = list(self.blocks)
+        stem, residual, pool = cast(tuple[Stem, Residual, AttentionPool], blocks[:3])
+        x_BLC = pooled_stem(stem, residual.inner, pool, tokens_BL, lengths)
+        for block in blocks[3:]:
             x_BLC = block(x_BLC)
         flat = x_BLC.transpose(1, 2).flatten(1)
         if self.joins_half_life:

@@ -5,6 +5,8 @@ Shapes: B batch, L positions, N genes and positions, C channels, O outputs, K ke
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,12 +40,20 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p) if self.training and self.p else x
 
 
-def convolve(x_BLC: Tensor, weight_KCO: Tensor, bias_O: Tensor | None) -> Tensor:
-    """Same-padded convolution along L as one matrix product over unfolded positions, [B, L, O]."""
-    kernel, channels, outputs = weight_KCO.shape
-    padded = F.pad(x_BLC, (0, 0, (kernel - 1) // 2, kernel // 2))
-    unfolded_BLKC = padded.unfold(1, kernel, 1).transpose(2, 3).flatten(2)
-    return F.linear(unfolded_BLKC, weight_KCO.reshape(kernel * channels, outputs).T, bias_O)
+def convolve(x_BLC: Tensor, weight_OCK: Tensor, bias_O: Tensor) -> Tensor:
+    """Same-padded convolution along L, [B, L, O].
+
+    As an image of one row, for which PyTorch's libraries have kernels with channels last; an unfolded matrix product
+    took two to seven times as long on a CPU.
+    """
+    kernel = weight_OCK.shape[2]
+    if kernel == 1:
+        return F.linear(x_BLC, weight_OCK[:, :, 0], bias_O)
+    if kernel % 2 == 0:  # reaches one further to the right
+        x_BLC = F.pad(x_BLC, (0, 0, 0, 1))
+    x_BC1L = x_BLC.transpose(1, 2)[:, :, None]
+    y_BO1L = F.conv2d(x_BC1L, weight_OCK[:, :, None], bias_O, padding=(0, (kernel - 1) // 2))
+    return y_BO1L[:, :, 0].transpose(1, 2)
 
 
 class Convolution(nn.Module):
@@ -53,14 +63,11 @@ class Convolution(nn.Module):
         super().__init__()
         like = nn.Conv1d(channels, outputs, kernel)
         self.weight_OCK = like.weight
-        self.bias_O = like.bias
+        self.bias_O = cast(nn.Parameter, like.bias)
 
     def forward(self, x_BLC: Tensor, scale: float = 1.0) -> Tensor:
         """Convolve ``scale`` times the input."""
-        weight_OCK = scale * self.weight_OCK
-        if weight_OCK.shape[2] == 1:
-            return F.linear(x_BLC, weight_OCK[:, :, 0], self.bias_O)
-        return convolve(x_BLC, weight_OCK.permute(2, 1, 0), self.bias_O)
+        return convolve(x_BLC, scale * self.weight_OCK, self.bias_O)
 
 
 class ScaledBatchNorm(nn.BatchNorm1d):
@@ -86,9 +93,12 @@ class ScaledBatchNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def keep(self, mean_C: Tensor, variance_C: Tensor, count: Tensor) -> None:
         """Move the running statistics, which evaluation uses, towards those of ``count`` genes and positions."""
-        for running, now in ((self.running_mean, mean_C), (self.running_var, variance_C * count / (count - 1))):
-            if running is not None:
-                running.lerp_(now.to(running.dtype), self.momentum or 0.0)
+        for running, now in zip(self.kept(), (mean_C, variance_C * count / (count - 1)), strict=True):
+            running.lerp_(now.to(running.dtype), self.momentum or 0.0)
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance."""
+        return cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
 
     def over_ranks(self, sums: Tensor) -> Tensor:
         """Sums over a rank's genes as sums over all genes that are normalised together: here the rank's own."""
@@ -129,7 +139,9 @@ class AttentionPool(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
+    """x + what a block makes of it."""
+
+    def __init__(self, inner: NormActivateConvolve) -> None:
         super().__init__()
         self.inner = inner
 

@@ -21,15 +21,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from raystudy.data.batches import Inputs, num_half_life
 from raystudy.models.backends import GENES_PER_GROUP
 from raystudy.models.build import build, count_parameters
-from raystudy.models.stem import CHUNK_FLOATS
+from raystudy.models.stem import CHUNK_BYTES
 from raystudy.study.model import ModelSpec, TrainingSpec
 
 EVALUATED_TOGETHER = 64
 """Genes that the training loop predicts in one pass, however small the training's own batches are."""
-CHUNK_BYTES = 8 * 4 * CHUNK_FLOATS["cpu"]
+HELD_BY_CHUNK = 8 * CHUNK_BYTES["cpu"]
 """What the backward pass of a chunk of windows holds, however many genes there are; a GPU's chunks take 0.3 GB."""
 HALVED: set[Callable[..., Any]] = {F.linear, torch.einsum, torch.matmul, Tensor.matmul, Tensor.__matmul__}
-HALVED |= {F.scaled_dot_product_attention}
+HALVED |= {F.scaled_dot_product_attention, F.conv2d}
 """What a network calls and autocast computes in bf16."""
 
 
@@ -48,7 +48,7 @@ def training_bytes(model: ModelSpec, training: TrainingSpec, num_targets: int = 
     most = num_genes * _measured(similar, bf16, num_targets, evaluating=False)
     if num_genes < EVALUATED_TOGETHER:  # a gene that is trained on never needs less than one that is evaluated
         most = max(most, EVALUATED_TOGETHER * _measured(similar, bf16, num_targets, evaluating=True))
-    return 4 * 4 * count_parameters(model, num_targets) + CHUNK_BYTES + most // GENES_PER_GROUP
+    return 4 * 4 * count_parameters(model, num_targets) + HELD_BY_CHUNK + most // GENES_PER_GROUP
 
 
 @lru_cache(maxsize=1024)

@@ -12,10 +12,11 @@ of P positions, H = P + K - 1 symbols that such a window looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,10 @@ from raystudy.data.encode import NUM_SYMBOLS
 from raystudy.models.layers import GELU_SLOPE, AttentionPool, Convolution, NormActivateConvolve, ScaledBatchNorm
 from raystudy.study.model import ModelSpec, Tokens
 
-CHUNK_FLOATS = {"cpu": 2**19, "meta": 2**17}
-"""Positions times channels in one chunk, by the kind of device: so many stay in a core's cache. On ``meta``, where memory
-is measured (`memory.training_bytes`), a chunk is to take little of what is measured."""
-CHUNK_FLOATS_ELSEWHERE = 2**23
+CHUNK_BYTES = {"cpu": 2**21, "meta": 2**19}
+"""Of one layer's activations, by the kind of device: so many stay in a core's cache. On ``meta``, where memory is
+measured (`memory.training_bytes`), a chunk is to take little of what is measured."""
+CHUNK_BYTES_ELSEWHERE = 2**25
 """A GPU needs work for all of its processors at a time."""
 
 
@@ -47,7 +48,7 @@ class Stem(nn.Module):
         self.num_places = kernel * (self.outside - num_blank)
         self.convolution = Convolution(channels, outputs, kernel)
 
-    def kernel_IO(self) -> Tensor:
+    def kernel(self) -> Tensor:
         """The kernel that one-hot symbols are multiplied with."""
         raise TypeError(f"{type(self).__name__} has no kernel")
 
@@ -71,7 +72,7 @@ class OneHotStem(Stem):
         num_blank = 1 if reads == "base" else 0
         super().__init__(reads, NUM_SYMBOLS[reads] - num_blank, outputs, kernel, num_blank)
 
-    def kernel_IO(self) -> Tensor:
+    def kernel(self) -> Tensor:
         return self.convolution.weight_OCK.permute(2, 1, 0).flatten(0, 1)
 
 
@@ -86,7 +87,7 @@ class EmbeddingStem(Stem):
         super().__init__("base", embedding_dim, outputs, kernel)
         self.embedding_SE = nn.Embedding(NUM_SYMBOLS["base"], embedding_dim)
 
-    def kernel_IO(self) -> Tensor:
+    def kernel(self) -> Tensor:
         return torch.einsum("oek,se->kso", self.convolution.weight_OCK, self.embedding_SE.weight).flatten(0, 1)
 
 
@@ -97,17 +98,9 @@ def make_stem(model: ModelSpec, outputs: int, kernel: int) -> Stem:
     return OneHotStem(model.convolution_reads, outputs, kernel)
 
 
-def in_chunks(compute: Callable[[Tensor], Tensor], windows_XH: Tensor, floats_per_window: int) -> Tensor:
-    """``compute`` of all windows, a chunk after the other; for the backward pass only its results are kept."""
-    chunks = windows_XH.split(_windows_per_chunk(windows_XH, floats_per_window))
-    if not torch.is_grad_enabled():
-        return torch.cat([compute(chunk) for chunk in chunks])
-    again = partial(checkpoint, compute, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(chunk) for chunk in chunks])
-
-
-def _windows_per_chunk(windows_XH: Tensor, floats_per_window: int) -> int:
-    return max(1, CHUNK_FLOATS.get(windows_XH.device.type, CHUNK_FLOATS_ELSEWHERE) // floats_per_window)
+def _chunks(windows: Tensor, floats_per_window: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    size = CHUNK_BYTES.get(windows.device.type, CHUNK_BYTES_ELSEWHERE) // dtype.itemsize
+    return torch.split(windows, max(1, size // floats_per_window))
 
 
 @dataclass(frozen=True)
@@ -155,30 +148,92 @@ def pooled_stem(
 
     ``lengths``: how many symbols of each gene stand before its padding; None where there is none.
     """
-
-    def compute(windows_XH: Tensor) -> Tensor:
-        # Weights are cast in here, so that the chunks' gradients are added up in their own precision.
-        kernel_IO, bias_O, scale_O, shift_O, mix_OO, mix_O, pool_OO = (weight.to(dtype) for weight in weights)
-        x_NO = torch.addmm(bias_O, stem.unfolded(windows_XH, dtype), kernel_IO)
-        y_NO = torch.addmm(mix_O, F.silu(torch.addcmul(shift_O, x_NO, scale_O)), mix_OO) + x_NO
-        y_XPO, logits_XPO = (z_NO.unflatten(0, (len(windows_XH), -1)) for z_NO in (y_NO, y_NO.mm(pool_OO)))
-        return (y_XPO * logits_XPO.softmax(dim=1)).sum(dim=1)
-
+    windows = Windows.of(stem, tokens_BL, pool.pool_size, lengths)
     with _cast_by_hand(stem.convolution.weight_OCK) as dtype:
-        windows = Windows.of(stem, tokens_BL, pool.pool_size, lengths)
-        kernel_IO, bias_O = stem.kernel_IO(), stem.convolution.bias_O
+        kernel_IO, bias_O = stem.kernel(), stem.convolution.bias_O
+        mix_OO, mix_O = block.convolution.weight_OCK[:, :, 0].T / GELU_SLOPE, block.convolution.bias_O
         if block.norm.training:
             tail_BLH = stem.windows(tokens_BL, 1)[:, tokens_BL.shape[1] // pool.pool_size * pool.pool_size :]
             together = Together.of(stem, windows, tail_BLH.flatten(0, 1), tokens_BL.numel()).over_ranks(block.norm)
-            mean_O, variance_O = together.moments(kernel_IO.to(dtype), bias_O.to(dtype))
-            block.norm.keep(mean_O, variance_O, together.count)
+            moments = together.moments(kernel_IO, bias_O)
+            block.norm.keep(*moments, together.count)
         else:
-            mean_O, variance_O = block.norm.running_mean, block.norm.running_var
-        scale_O, shift_O = block.norm.scale_and_shift(mean_O, variance_O, GELU_SLOPE)
-        mix_OO, mix_O = block.convolution.weight_OCK[:, :, 0].T / GELU_SLOPE, block.convolution.bias_O
-        weights = (kernel_IO, bias_O, scale_O, shift_O, mix_OO, mix_O, pool.mix_CC)
-        results_XO = in_chunks(compute, windows.distinct_XH, pool.pool_size * len(bias_O))
-    return windows.spread(results_XO).unflatten(0, (len(tokens_BL), -1))
+            moments = block.norm.kept()
+        scale_O, shift_O = block.norm.scale_and_shift(*moments, GELU_SLOPE)
+        # What is normalised is as linear in the symbols as what is not, and the block's bias can be added beforehand.
+        weights = (kernel_IO, bias_O + mix_O, kernel_IO * scale_O, bias_O * scale_O + shift_O, mix_OO, pool.mix_CC)
+        results_XO: Tensor = _PooledBlock.apply(  # type: ignore[no-untyped-call]
+            stem, dtype, windows.distinct_XH, *weights
+        )
+    return windows.spread(results_XO).reshape(len(tokens_BL), -1, len(bias_O))
+
+
+class _PooledBlock(torch.autograd.Function):
+    """x = S k + b, y = x + silu(S k' + b') m, and of every window the mean of y weighted by softmax(y p); [X, O].
+
+    S are a chunk's one-hot symbols, the weights come in the order k, b, k', b', m, p. It is a function of its own since
+    autograd would go over a chunk's activations twice as often.
+    """
+
+    @staticmethod
+    def forward(context: Any, stem: Stem, dtype: torch.dtype, windows_XH: Tensor, *weights: Tensor) -> Tensor:
+        cast = [weight.detach().to(dtype) for weight in weights]
+        results = []
+        for chunk in _chunks(windows_XH, _per_window(stem, windows_XH, cast), dtype):
+            *_, y_XPO, share_XPO = _activations(stem.unfolded(chunk, dtype), len(chunk), cast)
+            results.append((share_XPO * y_XPO).sum(dim=1))
+        pooled_XO = torch.cat(results)
+        context.stem, context.dtype = stem, dtype
+        context.save_for_backward(windows_XH, pooled_XO, *weights)
+        return pooled_XO
+
+    @staticmethod
+    def backward(context: Any, upstream_XO: Tensor) -> tuple[Tensor | None, ...]:
+        windows_XH, pooled_XO, *weights = context.saved_tensors
+        stem, dtype = context.stem, context.dtype
+        cast = [weight.to(dtype) for weight in weights]
+        totals = [torch.zeros_like(weight) for weight in weights]
+        per_window = _per_window(stem, windows_XH, cast)
+        chunks = (_chunks(z, per_window, dtype) for z in (windows_XH, pooled_XO, upstream_XO))
+        for chunk, pooled, upstream in zip(*chunks, strict=True):
+            found = _gradients(stem.unfolded(chunk, dtype), pooled, upstream, cast)
+            for total, part in zip(totals, found, strict=True):
+                total += part
+        return None, None, None, *totals
+
+
+def _per_window(stem: Stem, windows_XH: Tensor, weights: Sequence[Tensor]) -> int:
+    return len(weights[-1]) * (windows_XH.shape[1] - stem.kernel_length + 1)
+
+
+def _activations(onehot_NI: Tensor, num_windows: int, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A chunk's normalised values and their SiLU [N, O], its values y and their shares in the pooling [X, P, O]."""
+    kernel_IO, bias_O, normed_IO, shift_O, mix_OO, pool_OO = weights
+    normed_NO = torch.addmm(shift_O, onehot_NI, normed_IO)
+    active_NO = F.silu(normed_NO)
+    y_NO = torch.addmm(bias_O, onehot_NI, kernel_IO).addmm_(active_NO, mix_OO)
+    y_XPO, logits_XPO = (z_NO.view(num_windows, -1, len(pool_OO)) for z_NO in (y_NO, y_NO.mm(pool_OO)))
+    return normed_NO, active_NO, y_XPO, logits_XPO.softmax(dim=1)
+
+
+def _gradients(
+    onehot_NI: Tensor, pooled_XO: Tensor, upstream_XO: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """What a chunk adds to the weights' gradients, in their order; its activations are computed again."""
+    normed_NO, active_NO, y_XPO, share_XPO = _activations(onehot_NI, len(pooled_XO), weights)
+    *_, mix_OO, pool_OO = weights
+    dy_XPO = share_XPO * upstream_XO[:, None]
+    dlogits_NO = ((y_XPO - pooled_XO[:, None]) * dy_XPO).flatten(0, 1)
+    dy_NO = torch.addmm(dy_XPO.flatten(0, 1), dlogits_NO, pool_OO.T)
+    dnormed_NO = torch.ops.aten.silu_backward(dy_NO.mm(mix_OO.T), normed_NO)
+    return (
+        onehot_NI.T.mm(dy_NO),
+        dy_NO.sum(dim=0),
+        onehot_NI.T.mm(dnormed_NO),
+        dnormed_NO.sum(dim=0),
+        active_NO.T.mm(dy_NO),
+        y_XPO.flatten(0, 1).T.mm(dlogits_NO),
+    )
 
 
 @dataclass(frozen=True)
@@ -199,7 +254,7 @@ class Together:
             places = stem.num_places
             total_II = torch.zeros(places, places, dtype=torch.float64, device=windows_XH.device)
             per_window = places * (windows_XH.shape[1] - stem.kernel_length + 1)
-            for chunk in windows_XH.split(_windows_per_chunk(windows_XH, per_window)):
+            for chunk in _chunks(windows_XH, per_window, torch.float32):
                 onehot_NI = stem.unfolded(chunk, torch.float32)
                 total_II += onehot_NI.T @ onehot_NI
             return total_II
@@ -224,19 +279,22 @@ def _cast_by_hand(weight: Tensor) -> Iterator[torch.dtype]:
     """The precision in which matrix products of a weight would be computed here, and autocast switched off."""
     kind, one = weight.device.type, weight.detach().flatten()[:1, None]
     dtype = F.linear(one, one).dtype
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) and dtype != one.dtype else nullcontext():
+    casts = dtype != one.dtype and torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if casts else nullcontext():
         yield dtype
 
 
 def max_pooled_stem(stem: Stem, tokens_BL: Tensor, size: int) -> Tensor:
-    """Stem, ReLU and the largest of every ``size`` positions, [B, L // size, O]; a tail shorter than that is dropped."""
+    """Stem, ReLU and the largest of every ``size`` positions, [B, L // size, O]; a shorter tail is dropped."""
 
     def compute(windows_XH: Tensor) -> Tensor:
         x_NO = torch.addmm(bias_O.to(dtype), stem.unfolded(windows_XH, dtype), kernel_IO.to(dtype))
-        return F.relu(x_NO).unflatten(0, (len(windows_XH), -1)).amax(dim=1)
+        return F.relu(x_NO).view(len(windows_XH), size, -1).amax(dim=1)
 
     with _cast_by_hand(stem.convolution.weight_OCK) as dtype:
-        kernel_IO, bias_O = stem.kernel_IO(), stem.convolution.bias_O
+        kernel_IO, bias_O = stem.kernel(), stem.convolution.bias_O
         windows_BWH = stem.windows(tokens_BL, size)
-        results_XO = in_chunks(compute, windows_BWH.flatten(0, 1), size * len(bias_O))
-    return results_XO.unflatten(0, windows_BWH.shape[:2])
+        again = partial(checkpoint, compute, use_reentrant=False, preserve_rng_state=False)
+        each = again if torch.is_grad_enabled() else compute
+        results_XO = torch.cat([each(chunk) for chunk in _chunks(windows_BWH.flatten(0, 1), size * len(bias_O), dtype)])
+    return results_XO.view(*windows_BWH.shape[:2], -1)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystudy.models.convolution import round_even
-from raystudy.models.layers import AttentionPool, Convolution, NormActivateConvolve
+from raystudy.models import stem as stem_module
+from raystudy.models.convolution import ConvolutionBranch, round_even
+from raystudy.models.layers import AttentionPool, Convolution, NormActivateConvolve, dropout
 from raystudy.models.stem import EmbeddingStem, OneHotStem, Stem
 from raystudy.models.xpresso import Xpresso, max_pool
 from raystudy.study.model import ModelSpec
@@ -62,7 +65,7 @@ def test_running_statistics_are_kept_as_pytorchs_batchnorm_keeps_them() -> None:
 def convolved(stem: Stem, tokens_BL: Tensor) -> Tensor:
     """What a stem makes of every position of one gene, [L, O]."""
     windows_XH = stem.windows(tokens_BL, tokens_BL.shape[1])[0]
-    return stem.unfolded(windows_XH, torch.float32) @ stem.kernel_IO() + stem.convolution.bias_O
+    return stem.unfolded(windows_XH, torch.float32) @ stem.kernel() + stem.convolution.bias_O
 
 
 def test_an_n_is_all_zeros_in_one_hot_and_a_vector_of_its_own_in_the_embedding() -> None:
@@ -116,3 +119,65 @@ def test_xpresso_drops_at_the_published_rates_after_its_dense_layers() -> None:
 
     assert [layer.out_features for layer in layers if isinstance(layer, nn.Linear)] == [64, 2, 1]
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.00099, 0.01546]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"encoder": "embedding", "embedding_dim": 7}, {"family": "protein"}],
+    ids=["one-hot", "dense", "protein"],
+)
+def test_the_counted_statistics_are_those_of_the_stem_s_outputs(model: dict[str, Any], bf16: bool) -> None:
+    spec = ModelSpec(window_bp=(50, 37), max_protein=87, pool_size=6, queries_dim=8, **model)
+    branch, lengths = ConvolutionBranch(spec), [3, 40, 87]
+    tokens = torch.randint(1, 5, (3, 87), dtype=torch.uint8)
+    for gene, length in enumerate(lengths):
+        tokens[gene, length:] = 0
+    stem, norm = branch.blocks[0], branch.blocks[1].inner.norm
+    norm.momentum = 1.0
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        branch(tokens, lengths if model.get("family") == "protein" else None, torch.zeros(3, 8))
+
+    outputs = torch.cat([convolved(stem, gene[None]) for gene in tokens]).double()
+    torch.testing.assert_close(norm.running_mean.double(), outputs.mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(norm.running_var.double(), outputs.var(0), atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_computed_in_chunks_depends_on_no_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = ConvolutionBranch(ModelSpec(window_bp=(50, 37), pool_size=6, queries_dim=8, dropout=0.0))
+    tokens = torch.randint(0, 5, (3, 87), dtype=torch.uint8)
+    found = []
+    for size in (1, 3 * 8 * 6 * 4, 2**20):
+        monkeypatch.setitem(stem_module.CHUNK_BYTES, "cpu", size)
+        out = branch(tokens, None, torch.zeros(3, 8))
+        found.append([out, *torch.autograd.grad(out.sum(), list(branch.parameters()))])
+
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_is_computed_once_and_changes_nothing() -> None:
+    branch = ConvolutionBranch(ModelSpec(family="protein", max_protein=203, pool_size=6, queries_dim=8, dropout=0.0))
+    for lengths in ([1, 60, 203], [5, 5, 5], [197, 198, 199]):
+        tokens = torch.zeros(3, 203, dtype=torch.uint8)
+        for gene, length in enumerate(lengths):
+            tokens[gene, :length] = torch.randint(1, 23, (length,))
+        found = []
+        for told in (lengths, None):
+            out = branch(tokens, told, torch.zeros(3, 0))
+            found.append([out, *torch.autograd.grad(out.square().sum(), list(branch.parameters()))])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_drops_as_many_as_it_says_and_keeps_the_mean() -> None:
+    for rate in (0.01546, 0.2, 0.9):
+        dropped = dropout(torch.ones(1001, 1001), rate)
+
+        assert (dropped == 0).double().mean() == pytest.approx(rate, abs=4 * (rate * (1 - rate)) ** 0.5 / 1001)
+        assert dropped.mean() == pytest.approx(1, abs=0.01)
+        assert len(dropped.unique()) == 2
+    by_rows, by_columns = (dropped == 0).double().mean(1), (dropped == 0).double().mean(0)
+    assert max(by_rows.std(), by_columns.std()) == pytest.approx((0.9 * 0.1 / 1001) ** 0.5, rel=0.15), "independent"

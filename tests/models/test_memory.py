@@ -91,14 +91,14 @@ def test_the_estimate_is_near_what_a_real_step_takes(allocator: dict[str, str], 
     estimates = [needed(settings, **training) for settings, training in REAL_STEPS]
     pairs = list(zip(estimates, json.loads(done.stdout), strict=True))
     # Not every network's chunks are as large as what is set aside for them.
-    assert all(low * real < estimate < high * real + memory.CHUNK_BYTES for estimate, real in pairs), pairs
+    assert all(low * real < estimate < high * real + memory.HELD_BY_CHUNK for estimate, real in pairs), pairs
 
 
 @pytest.mark.parametrize(("name", "precision"), [("dna and protein", "fp32"), *((name, "bf16") for name in MODELS)])
 def test_shapes_alone_give_what_pytorch_s_own_fake_tensors_and_autocast_give(
     name: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stem.CHUNK_FLOATS, "cpu", stem.CHUNK_FLOATS["meta"])
+    monkeypatch.setitem(stem.CHUNK_BYTES, "cpu", stem.CHUNK_BYTES["meta"])
     model = ModelSpec(**MODELS[name])
     step = memory._measured(model, precision == "bf16", 1, evaluating=False)
     with FakeTensorMode(), memory._Held() as held:
@@ -118,7 +118,7 @@ def test_memory_is_weights_gradients_two_moments_and_what_grows_with_the_batch()
     one, two, three = (needed(SMALL, batch_size=size) for size in (128, 256, 384))
 
     assert three - two == pytest.approx(two - one, abs=1)
-    fixed = 4 * 4 * count_parameters(ModelSpec(**SMALL)) + memory.CHUNK_BYTES
+    fixed = 4 * 4 * count_parameters(ModelSpec(**SMALL)) + memory.HELD_BY_CHUNK
     assert two - one == pytest.approx(one - fixed, abs=1)
 
 
