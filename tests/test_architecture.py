@@ -62,6 +62,7 @@ CONFINED = {
     "mlflow": {"tracking.mlflow", "tracking.pyfunc_model", "tracking.registry", "tracking.store"},
     "torch": {
         "data.batches",
+        "data.resident",
         "dimension.hamming",
         "models",
         "training",

@@ -6,7 +6,8 @@ Shapes: B batch, L positions, H half-life features, K targets, T symbols of a ba
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from raystudy.data.encode import HALF_LIFE_FEATURES, kmer_tokens
 from raystudy.data.genes import Genes
+from raystudy.data.resident import Known, Ragged, Resident, fits, put
 from raystudy.data.sequences import Readable
 from raystudy.data.splits import Rows, Split
 from raystudy.errors import DataError
@@ -132,6 +134,7 @@ class GeneInputs:
     protein_offsets: npt.NDArray[np.int64]
     half_life_NH: Floats
     """Standardised; missing ones 0."""
+    _resident: dict[torch.device, Resident | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, genes: Readable, model: ModelSpec, scale: FeatureScale) -> GeneInputs:
@@ -165,12 +168,20 @@ class GeneInputs:
     def num_genes(self) -> int:
         return len(self.half_life_NH)
 
-    @property
+    @cached_property
     def protein_lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.protein_offsets)
 
     def batch(self, rows: Rows, device: torch.device) -> Inputs:
-        """The networks' inputs for these genes, in the order given."""
+        """The networks' inputs for these genes, in the order given.
+
+        On a CPU they are taken from the files, which are mapped; for a GPU from a copy that stays there, if it fits.
+        """
+        if device.type != "cpu":
+            if device not in self._resident:
+                self._resident[device] = self._moved(device) if fits(self._num_bytes, device) else None
+            if (genes := self._resident[device]) is not None:
+                return self._taken(genes, rows)
         tokens_T, positions_T, lengths = self._perceiver(rows)
         sequence_lengths = None
         if self.model.convolution_reads == "base":
@@ -187,6 +198,42 @@ class GeneInputs:
             positions_T=torch.from_numpy(positions_T.astype(np.int32)).to(device),
             lengths=lengths.tolist(),
             sequence_lengths=sequence_lengths,
+        )
+
+    @property
+    def _num_bytes(self) -> int:
+        windows = 2 if self.model.perceiver_reads == "kmer" else 1
+        return windows * self.windows_NL.size + self.proteins.size + self.half_life_NH.nbytes
+
+    def _moved(self, device: torch.device) -> Resident:
+        """All genes on a device."""
+        read = None
+        if self.model.perceiver_reads in ("base", "kmer"):
+            chunks = (slice(first, first + _CHUNK_GENES) for first in range(0, self.num_genes, _CHUNK_GENES))
+            read = Known.of([self._dna(chunk) for chunk in chunks], device)
+        return Resident(
+            windows_NL=put(self.windows_NL, device),
+            read=read,
+            proteins=Ragged.of(self.proteins, self.protein_offsets, device),
+            half_life_NH=put(self.half_life_NH, device),
+        )
+
+    def _taken(self, genes: Resident, rows: Rows) -> Inputs:
+        """`batch` of genes that are on a device."""
+        there = put(rows, genes.half_life_NH.device)
+        sequence_lengths = None
+        if self.model.convolution_reads == "base":
+            sequence_BL = genes.windows_NL[there]
+        else:
+            sequence_BL, sequence_lengths = genes.proteins.padded(rows, self.model.max_protein)
+        if self.model.perceiver_reads is None:
+            tokens_T, positions_T, lengths = there[:0], there[:0], [0] * len(rows)
+        elif genes.read is not None:
+            tokens_T, positions_T, lengths = genes.read.take(rows)
+        else:
+            tokens_T, _, positions_T, lengths = genes.proteins.take(rows)
+        return Inputs(
+            sequence_BL, genes.half_life_NH[there], tokens_T.int(), positions_T.int(), lengths, sequence_lengths
         )
 
     def _perceiver(self, rows: Rows) -> tuple[npt.NDArray[Any], ...]:

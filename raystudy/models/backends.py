@@ -170,8 +170,11 @@ def _call(need: Need, numbers: list[Tensor], dropout: float, backend: str) -> li
     return [out.detach(), *torch.autograd.grad(out, given, upstream)]
 
 
-def choose(need: Need, asked: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend for one layer; Infeasible, with the probe's reason, where the one asked for cannot be used."""
+def choose(need: Need, asked: str, device: torch.device, dtype: torch.dtype, by_speed: bool = True) -> str:
+    """The backend for one layer; Infeasible, with the probe's reason, where the one asked for cannot be used.
+
+    ``auto`` takes the first that can, unless ``by_speed`` and another is clearly faster.
+    """
     if asked != "auto":
         refusal = probe(need, asked, device, dtype).refusal
         if refusal is not None:
@@ -186,11 +189,16 @@ def choose(need: Need, asked: str, device: torch.device, dtype: torch.dtype) -> 
         reasons = "; ".join(f"{backend}: {probed.refusal}" for backend, probed in found.items())
         raise Infeasible(f"no attention backend works on {device}: {reasons}")
     first, fastest = next(iter(usable)), min(usable, key=lambda backend: usable[backend])
-    return fastest if usable[fastest] < CLEARLY_FASTER * usable[first] else first
+    return fastest if by_speed and usable[fastest] < CLEARLY_FASTER * usable[first] else first
 
 
 def choose_backends(
-    network: nn.Module, asked: str, device: torch.device, dtype: torch.dtype, before: dict[str, str] | None = None
+    network: nn.Module,
+    asked: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    before: dict[str, str] | None = None,
+    by_speed: bool = True,
 ) -> dict[str, str]:
     """Give each attention layer of a network its backend; by the layer's name what was chosen.
 
@@ -201,5 +209,5 @@ def choose_backends(
         if isinstance(need := getattr(layer, "need", None), Need):
             known = (before or {}).get(name)
             again = known is not None and asked == "auto" and probe(need, known, device, dtype).refusal is None
-            layer.backend = chosen[name] = known if again and known else choose(need, asked, device, dtype)
+            layer.backend = chosen[name] = known if again and known else choose(need, asked, device, dtype, by_speed)
     return chosen

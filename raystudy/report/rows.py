@@ -26,6 +26,7 @@ CONFIG_HEADINGS = {
     "attention": "attention",
     "precision": "precision",
     "sync_batchnorm": "synced norm",
+    "deterministic": "deterministic",
     "window_bp": "window bp",
     "max_protein": "max protein",
     "queries_dim": "query dim",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,16 @@ class Section(BaseModel):
     """Part of a study file: unknown keys are refused, nothing changes after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    came_later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are written only where they are not the default, so that hashes stay what they were before them."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_that_came_later(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        for key in self.came_later:
+            if key in found and found[key] == type(self).model_fields[key].default:
+                del found[key]
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,7 @@ _UNREAD: dict[str, set[str]] = {
 class ModelSpec(Section):
     """The network. Shapes: N latents of width D, token width E, query width Q, pool size P."""
 
+    came_later = frozenset({"half_life_missing"})
     preset: str | None = None
     """A published network by name, whose settings hold where nothing else is said."""
     family: Literal["dna", "protein", "dna_protein", "xpresso"] = "dna_protein"
@@ -190,14 +201,6 @@ class ModelSpec(Section):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _as_it_was_first(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the key that came later where it is the default, so that hashes stay what they were."""
-        found: dict[str, Any] = written(self)
-        if found.get("half_life_missing") == "mean":
-            del found["half_life_missing"]
-        return found
-
     @property
     def _who(self) -> str:
         reads = f" with `perceiver_input: {self.perceiver_input}`" if self.family == "dna_protein" else ""
@@ -279,6 +282,7 @@ class ModelSpec(Section):
 class TrainingSpec(Section):
     """How one configuration is trained, with the mean squared error of the standardised labels."""
 
+    came_later = frozenset({"deterministic"})
     epochs: int = Field(8, ge=1)
     """Passes over the training genes, at most."""
     patience: int | None = Field(None, ge=1)
@@ -302,6 +306,9 @@ class TrainingSpec(Section):
     """How attention is computed; ``auto`` is, layer by layer, what a probe found right and fastest."""
     sync_batchnorm: bool = False
     """Does BatchNorm look at the genes of all workers? Else each worker normalises with its own, as was published."""
+    deterministic: bool = False
+    """Must the same training on the same kind of machine give the same numbers to the last digit? Then only algorithms
+    are used that promise it, and attention is not chosen by speed."""
 
 
 def configure(flat: Mapping[str, Any]) -> tuple[ModelSpec, TrainingSpec]:

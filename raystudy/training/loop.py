@@ -7,11 +7,12 @@ after any epoch is the run that was never interrupted. Shapes: B batch, n genes 
 from __future__ import annotations
 
 import math
+import os
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -92,6 +93,23 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
     Raises Infeasible when the attention asked for cannot be used here, TrialFailed (reason ``nan``) when the loss or a
     prediction stops being finite.
     """
+    with repeatable() if job.training.deterministic else nullcontext():
+        _train(job, data, session, after_epoch)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Let PyTorch use no algorithm whose result depends on which of its threads was first."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS promises it with workspaces of fixed size only
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch | None) -> None:
     torch.manual_seed(job.seed)
     network = build(job.model, len(data.targets)).to(session.device)
     optimizer = make_optimizer(network, job.training)
@@ -100,7 +118,14 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
         session.report(metrics)
     precision = resolve_precision(job.training.precision, session.device)
     before = history[-1]["attention"] if history else None
-    attention = choose_backends(network, job.training.attention, session.device, DTYPES[precision], before)
+    attention = choose_backends(
+        network,
+        job.training.attention,
+        session.device,
+        DTYPES[precision],
+        before,
+        by_speed=not job.training.deterministic,
+    )
     if session.world_size > 1 and job.training.sync_batchnorm:
         synchronise_norms(network)
     parallel = DistributedDataParallel(network) if session.world_size > 1 else network

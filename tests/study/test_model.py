@@ -286,6 +286,8 @@ def test_a_network_cannot_be_altered() -> None:
 def test_a_key_that_came_later_is_written_only_where_it_says_something() -> None:
     assert "half_life_missing" not in ModelSpec().model_dump()
     assert "half_life_missing" not in ModelSpec(half_life_missing="mean").model_dump(exclude_unset=True)
+    assert "deterministic" not in TrainingSpec().model_dump()
+    assert TrainingSpec(deterministic=True).model_dump()["deterministic"] is True
     marked = ModelSpec(half_life_missing="indicator")
     assert marked.model_dump()["half_life_missing"] == "indicator"
     assert ModelSpec(**marked.model_dump()) == marked

@@ -108,3 +108,25 @@ def test_xformers_where_it_cannot_work_is_infeasible_with_the_reason_and_trains_
     assert "\n" not in message
     assert reported == []
     assert not list(tmp_path.iterdir())
+
+
+def test_a_deterministic_training_takes_no_backend_for_its_speed_and_no_algorithm_that_differs(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = list[bool]()
+    monkeypatch.setattr(
+        backends, "probe", lambda _, backend, *__: backends.Probed({"sdpa": 9.0, "xformers": 3.0, "math": 1.0}[backend])
+    )
+    by_speed = make_job(epochs=1)
+    assert set(run(by_speed, tiny.data, tmp_path / "by speed")[0]["attention"].values()) == {"math"}
+
+    for again in ("first", "second"):
+        session = LocalSession(tmp_path / again, lambda _: allowed.append(torch.are_deterministic_algorithms_enabled()))
+        train(make_job(epochs=1, deterministic=True), tiny.data, session)
+
+    weights, state = checkpoint.load(tmp_path / "first" / checkpoint.LAST)
+    repeated, _ = checkpoint.load(tmp_path / "second" / checkpoint.LAST)
+    assert set(state["history"][0]["attention"].values()) == {"sdpa"}
+    assert all(torch.equal(weights[name], repeated[name]) for name in weights)
+    assert allowed == [True, True]
+    assert not torch.are_deterministic_algorithms_enabled(), "as it was before"
