@@ -4,7 +4,8 @@
 and the naive loop: `benchmarks.naive.NaivePerceiver` in eager fp32 with a `DataLoader`, over the same genes or, being
 slow, over ``naive_genes`` of them, half before and half after ours, from which ``naive_epoch_seconds`` is scaled up.
 The first naive batch of each half, in which workers start and kernels are chosen, is not counted, nor is a short
-training of ours before. Proteins are as long as yeast's.
+training of ours before, nor what our loop alone does between epochs: recomputing BatchNorm's averages. Proteins are as
+long as yeast's.
 
 ``growth``: time per gene of an epoch with a small network, where the data's path weighs most, for more and more genes;
 and seconds of a step of the network in question for longer windows, and for longer proteins (all of one length, beside
@@ -47,13 +48,13 @@ from raystudy.data.sources import synthetic
 from raystudy.data.splits import Split, make_split
 from raystudy.study.model import PRESETS, ModelSpec, TrainingSpec
 from raystudy.study.sections import SplitSpec
-from raystudy.training.loop import Job, resolve_precision, train
+from raystudy.training.loop import Job, full_precision, resolve_precision, train
 from raystudy.training.optimisation import ADAM_BETAS
 from raystudy.training.session import LocalSession
 
 SEED, PRESET, NUM_VALID = 3, "table1", 64
 TARGETS = PRESETS[PRESET].targets
-COUNTED_BATCHES = 2
+COUNTED_BATCHES = 6
 """That the naive loop is timed on where it has a CPU only."""
 OPENINGS = 3
 TINY = {**SMALL, "num_latents": 4, "latent_dim": 8, "queries_dim": 8}
@@ -124,11 +125,13 @@ def measure_epoch(sizes: Sizes, genes: int, batch: int, workers: int, device: to
     data = made_genes(model, genes, NUM_VALID, TARGETS, seed=SEED)
     steps = -(-genes // batch)
     counted_batches = max(1, (steps if device.type == "cuda" else min(steps, COUNTED_BATCHES)) // 2)
-    halves = [naive_rate(model, data, batch, counted_batches, workers, device)]
+    with full_precision():
+        halves = [naive_rate(model, data, batch, counted_batches, workers, device)]
     few = replace(data, split=replace(data.split, train=data.split.train[: 2 * batch]))
     epoch_seconds(model, few, batch, 1, device)
     (seconds,) = epoch_seconds(model, data, batch, 1, device)
-    halves.append(naive_rate(model, data, batch, counted_batches, workers, device))
+    with full_precision():
+        halves.append(naive_rate(model, data, batch, counted_batches, workers, device))
     naive_seconds = statistics.mean(genes / rate for rate, _ in halves)
     return {
         "epoch_seconds": seconds,

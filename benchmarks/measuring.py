@@ -292,14 +292,14 @@ def least_bytes(model: ModelSpec, num_genes: int, bytes_per_value: int) -> int:
     """Bytes that a training step moves at least between memory and processor if it goes through the convolution branch
     norm by norm, and recomputes or keeps near whatever stands between.
 
-    BatchNorm must have seen all of its input before it gives any output. So each of the five inputs of one is written
-    and read going forward, read twice going back (for the statistics' gradients, then for its own), and its gradient
-    written and read: six times. The Perceiver branch, whose tensors fit into caches, and the weights are not counted.
+    BatchNorm must have seen all of its input before it gives any output. So each of the tower's four inputs of one is
+    written and read going forward, read twice going back (for the statistics' gradients, then for its own), and its
+    gradient written and read: six times. The first norm's statistics are counted from symbols. The Perceiver branch,
+    whose tensors fit into caches, and the weights are not counted.
     """
     Q, (first, second, _) = model.queries_dim, model.pools
     widths = [Q, 2 * round(Q / 2**0.5 / 2), Q // 2]
-    length = model.convolution_length
-    values = Q * length
+    length, values = model.convolution_length, 0
     for (channels, outputs), pool in zip(pairwise(widths), (first, second), strict=True):
         length //= pool
         values += (channels + outputs) * length

@@ -11,8 +11,7 @@ and ``eval_fp32_ratio`` say how many times as fast as the naive network ours is,
 share of the naive one's: less is better. What is reached of the machine is told in useful FLOP
 (`measuring.useful_flops`), of ours and of the naive one alike.
 
-PyTorch's switches stay as they are: on a GPU matrix products in fp32 go without TF32, but cuDNN's convolutions, which
-only the naive network has, with it.
+On a GPU fp32 is without TF32 in both, as in the training loop.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from raystudy.data.batches import StudyData
 from raystudy.models.backends import choose_backends
 from raystudy.models.build import build
 from raystudy.study.model import PRESETS, ModelSpec, TrainingSpec
-from raystudy.training.loop import DTYPES, EVALUATION_BATCH, resolve_precision
+from raystudy.training.loop import DTYPES, EVALUATION_BATCH, full_precision, resolve_precision
 from raystudy.training.optimisation import ADAM_BETAS, make_optimizer
 
 NAIVE = "naive"
@@ -265,7 +264,8 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     setting = Setting.of(preset, batch, device, small)
-    figures, peaks = measure(setting, rounds, SMALL_PEAKS if small else None)
+    with full_precision():
+        figures, peaks = measure(setting, rounds, SMALL_PEAKS if small else None)
     if as_json:
         print(json.dumps(figures))
         return

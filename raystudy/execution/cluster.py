@@ -27,7 +27,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # read once; `training.deterministic` needs it
 }
 
 

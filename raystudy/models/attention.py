@@ -41,11 +41,9 @@ class CrossAttention(nn.Module):
 
         ``lengths`` are the B stretches' and sum to T; keys and values are computed on real positions only.
         """
-        q_BNd = self.to_q(self.norm_query(queries_ND))
-        if q_BNd.ndim == 2:
-            q_BNd = q_BNd.expand(len(lengths), *q_BNd.shape)
+        q = self.to_q(self.norm_query(queries_ND))
         kv_T2d = self.to_kv(self.norm_input(inputs_TI))
-        return self.to_out(attend_ragged(q_BNd, kv_T2d, lengths, self._rate, self.backend))
+        return self.to_out(attend_ragged(q, kv_T2d, lengths, self._rate, self.backend))
 
     @property
     def _rate(self) -> float:

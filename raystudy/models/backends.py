@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from raystudy.errors import Infeasible
 from raystudy.models.layers import draws_one_by_one, dropout
+from raystudy.models.ragged import GeneByGene
 
 BACKENDS = ("sdpa", "xformers", "math")
 """``auto`` takes the first of them unless a later one is clearly faster: noise must not choose, runs must repeat."""
@@ -35,26 +36,31 @@ def attend(q_BhNd: Tensor, k_BhMd: Tensor, v_BhMd: Tensor, dropout: float, backe
     return _attend_padded(q_BhNd, k_BhMd, v_BhMd, None, dropout, backend)
 
 
-def attend_ragged(q_BNd: Tensor, kv_T2d: Tensor, lengths: list[int], dropout: float, backend: str) -> Tensor:
-    """One head: the queries of each gene attend to its own stretch of the T keys; [B, N, d].
+def attend_ragged(q: Tensor, kv_T2d: Tensor, lengths: list[int], dropout: float, backend: str) -> Tensor:
+    """One head: queries, shared [N, d] or each gene's own [B, N, d], attend to its stretch of the T keys; [B, N, d].
 
     ``kv_T2d`` holds keys and values side by side; ``lengths`` are the B stretches' and sum to T. Padding, where a
     backend needs it, happens inside groups of genes, which a batch ordered by length keeps small, and never changes a
-    result.
+    result. On a CPU ``sdpa`` needs none.
     """
+    if backend == "sdpa" and draws_one_by_one(kv_T2d):
+        attended_BNd: Tensor = GeneByGene.apply(q, kv_T2d, lengths, dropout)  # type: ignore[no-untyped-call]
+        return attended_BNd
+    q_BNd = q if q.ndim == 3 else q.expand(len(lengths), *q.shape)
     if backend == "xformers":
         bias = _xformers().fmha.BlockDiagonalMask.from_seqlens([q_BNd.shape[1]] * len(lengths), lengths)
         flat = (q_BNd.flatten(0, 1), *kv_T2d.chunk(2, dim=-1))
         q, k, v = (part[None, :, None].contiguous() for part in flat)
         return _xformers().memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout)[0, :, 0].view_as(q_BNd)
-    stretches = torch.split(kv_T2d, lengths)
-    groups = []
-    for first in range(0, len(lengths), GENES_PER_GROUP):
-        kv_BM2d, valid_BM = pad_stretches(stretches[first : first + GENES_PER_GROUP])
-        k_BMd, v_BMd = kv_BM2d.chunk(2, dim=-1)
-        q_B1Nd = q_BNd[first : first + GENES_PER_GROUP, None]
-        groups.append(_attend_padded(q_B1Nd, k_BMd[:, None], v_BMd[:, None], valid_BM, dropout, backend)[:, 0])
-    return torch.cat(groups)
+    groups = [lengths[first : first + GENES_PER_GROUP] for first in range(0, len(lengths), GENES_PER_GROUP)]
+    results = []
+    # Split in one operation: the gradient of a slice is as large as all of the keys.
+    packed = torch.split(kv_T2d, [sum(group) for group in groups])
+    for group, kv_T2d, q_B1Nd in zip(groups, packed, torch.split(q_BNd[:, None], GENES_PER_GROUP), strict=True):
+        kv_BM2d, valid_BM = pad_stretches(kv_T2d, group)
+        k_B1Md, v_B1Md = kv_BM2d[:, None].chunk(2, dim=-1)
+        results.append(_attend_padded(q_B1Nd, k_B1Md, v_B1Md, valid_BM, dropout, backend)[:, 0])
+    return torch.cat(results)
 
 
 def _attend_padded(
@@ -73,14 +79,16 @@ def _attend_padded(
     return (dropout(weights_BhNM, rate) if rate else weights_BhNM) @ v_BhMd
 
 
-def pad_stretches(stretches: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stretches [length, C] as one zero-padded [B, M, C], and where it is real, bool [B, M]; None where everywhere."""
-    lengths = [len(stretch) for stretch in stretches]
-    if len(set(lengths)) == 1:
-        return torch.stack(list(stretches)), None
-    padded_BMC = nn.utils.rnn.pad_sequence(list(stretches), batch_first=True)
-    valid_BM = torch.arange(padded_BMC.shape[1])[None] < torch.tensor(lengths)[:, None]
-    return padded_BMC, valid_BM.to(padded_BMC.device, non_blocking=True)
+def pad_stretches(packed_TC: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """Stretches end to end as one zero-padded [B, M, C], and where it is real, bool [B, M]; None where everywhere."""
+    B, M = len(lengths), max(lengths)
+    if min(lengths) == M:
+        return packed_TC.view(B, M, -1), None
+    valid_BM = torch.arange(M)[None] < torch.tensor(lengths)[:, None]
+    # By number, and not one stretch after the other, each of which would go over all of the gradient.
+    places = valid_BM.flatten().nonzero_static(size=sum(lengths))[:, 0].to(packed_TC.device)
+    padded = packed_TC.new_zeros(B * M, packed_TC.shape[1]).index_copy(0, places, packed_TC)
+    return padded.view(B, M, -1), valid_BM.to(packed_TC.device)
 
 
 def _xformers() -> Any:

@@ -1,6 +1,6 @@
 """The convolution branch: a DNA window, or a protein at its padded length, to one query vector per gene.
 
-Channels stand last throughout, so that convolutions are matrix products. Shapes: B batch, L positions, C channels,
+Channels stand last throughout. Shapes: B batch, L positions, C channels,
 P pool size, Q query width, H half-life features.
 """
 
@@ -28,7 +28,10 @@ def round_even(value: float) -> int:
 
 
 class ConvolutionBranch(nn.Module):
-    """Stem, two tower blocks, and a dense layer that the half-life features join."""
+    """Stem, two tower blocks, and a dense layer that the half-life features join.
+
+    The first three ``blocks`` hold weights only: what they do is done by `pooled_stem`.
+    """
 
     def __init__(self, model: ModelSpec) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layers of the convolutions, to two networks. Channels stand last throughout, so that they are matrix products.
+"""Layers that the networks share; channels stand last throughout.
 
 Shapes: B batch, L positions, N genes and positions, C channels, O outputs, K kernel length, P pool size.
 """
@@ -20,17 +20,20 @@ def draws_one_by_one(x: Tensor) -> bool:
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Each value is 0 with probability ``rate``, to the next 1/65,536, and else 1 / (1 - rate) times itself.
+    """Each value is 0 with probability ``rate``, and else 1 / (1 - rate) times itself."""
+    return x * kept(x, rate) if draws_one_by_one(x) else F.dropout(x, rate)
+
+
+def kept(like: Tensor, rate: float) -> Tensor:
+    """What `dropout` multiplies by, to the next 1/65,536 of the rate.
 
     PyTorch's own draws one random number after the other on a CPU, which took a tenth of a training step; here one
     draw decides on four values.
     """
-    if not draws_one_by_one(x):
-        return F.dropout(x, rate)
-    below = round(rate * 2**16)
-    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= below - 2**15
-    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - below))
+    below = min(round(rate * 2**16), 2**16 - 1)
+    drawn = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    stays = drawn.view(torch.int16)[: like.numel()].view(like.shape) >= below - 2**15
+    return stays.to(like.dtype).mul_(2**16 / (2**16 - below))
 
 
 class Dropout(nn.Dropout):

@@ -12,7 +12,7 @@ of P positions, H = P + K - 1 symbols that such a window looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from raystudy.data.encode import NUM_SYMBOLS
@@ -37,25 +38,32 @@ CHUNK_BYTES_ELSEWHERE = 2**25
 class Stem(nn.Module):
     """A same-padded convolution of symbols; beyond the ends of a sequence is zero."""
 
-    def __init__(self, reads: Tokens, channels: int, outputs: int, kernel: int, num_blank: int = 0) -> None:
+    convolution: Convolution
+
+    def __init__(self, reads: Tokens, kernel_length: int, num_blank: int = 0) -> None:
         """Symbols below ``num_blank`` are zero like what lies beyond the ends."""
         super().__init__()
         self.outside = NUM_SYMBOLS[reads]
+        """The symbol that stands for what lies beyond the ends."""
         self.num_blank = num_blank
-        self.kernel_length = kernel
-        self.sides = (kernel - 1) // 2, kernel // 2
+        self.kernel_length = kernel_length
+        self.sides = (kernel_length - 1) // 2, kernel_length // 2
         """Positions that it looks at before and after its own."""
-        self.num_places = kernel * (self.outside - num_blank)
-        self.convolution = Convolution(channels, outputs, kernel)
 
     def kernel(self) -> Tensor:
-        """The kernel that one-hot symbols are multiplied with."""
+        """The kernel that one-hot symbols are multiplied with, [I, O]."""
         raise TypeError(f"{type(self).__name__} has no kernel")
 
     def windows(self, tokens_BL: Tensor, size: int) -> Tensor:
         """Every whole window of ``size`` positions with what it looks at on both sides, uint8 [B, L // size, H]."""
-        padded = F.pad(tokens_BL, self.sides, value=self.outside)
-        return padded.unfold(1, size + self.kernel_length - 1, size)
+        return self._padded(tokens_BL, *self.sides).unfold(1, size + self.kernel_length - 1, size)
+
+    def beyond(self, tokens_BL: Tensor) -> Tensor:
+        """Every position beyond the ends that looks at something within, as a window, [B * (K - 1), K]."""
+        before, after = self.sides
+        reach = before + after
+        padded = self._padded(tokens_BL, reach, reach).unfold(1, self.kernel_length, 1)
+        return torch.cat([padded[:, :after], padded[:, padded.shape[1] - before :]], dim=1).flatten(0, 1)
 
     def unfolded(self, windows_XH: Tensor, dtype: torch.dtype) -> Tensor:
         """What the kernel meets at every position of the windows, one after the other, [X * P, I]."""
@@ -64,13 +72,16 @@ class Stem(nn.Module):
         channels = onehot_SC.shape[1]
         return onehot.unfold(1, self.kernel_length * channels, channels).flatten(0, 1)
 
+    def _padded(self, tokens_BL: Tensor, before: int, after: int) -> Tensor:
+        return F.pad(tokens_BL, (before, after), value=self.outside)
+
 
 class OneHotStem(Stem):
     """Over one-hot symbols. An N is all zeros; the pad that follows a protein is a symbol like any other."""
 
-    def __init__(self, reads: Tokens, outputs: int, kernel: int) -> None:
-        num_blank = 1 if reads == "base" else 0
-        super().__init__(reads, NUM_SYMBOLS[reads] - num_blank, outputs, kernel, num_blank)
+    def __init__(self, reads: Tokens, outputs: int, kernel_length: int) -> None:
+        super().__init__(reads, kernel_length, num_blank=1 if reads == "base" else 0)
+        self.convolution = Convolution(self.outside - self.num_blank, outputs, kernel_length)
 
     def kernel(self) -> Tensor:
         return self.convolution.weight_OCK.permute(2, 1, 0).flatten(0, 1)
@@ -83,9 +94,10 @@ class EmbeddingStem(Stem):
     sum_e W[q,e,k] Emb[s,e] and a learnable N: a reparameterisation of `OneHotStem`, not a richer function.
     """
 
-    def __init__(self, embedding_dim: int, outputs: int, kernel: int) -> None:
-        super().__init__("base", embedding_dim, outputs, kernel)
-        self.embedding_SE = nn.Embedding(NUM_SYMBOLS["base"], embedding_dim)
+    def __init__(self, embedding_dim: int, outputs: int, kernel_length: int) -> None:
+        super().__init__("base", kernel_length)
+        self.embedding_SE = nn.Embedding(self.outside, embedding_dim)
+        self.convolution = Convolution(embedding_dim, outputs, kernel_length)
 
     def kernel(self) -> Tensor:
         return torch.einsum("oek,se->kso", self.convolution.weight_OCK, self.embedding_SE.weight).flatten(0, 1)
@@ -134,12 +146,6 @@ class Windows:
             return results_XO
         return results_XO[-1].expand(self.num_all, -1).index_copy(0, self.rows, results_XO[:-1])
 
-    def summed(self, count: Callable[[Tensor], Tensor]) -> Tensor:
-        """``count`` of windows, which is a sum over them, for all of them."""
-        if self.rows is None:
-            return count(self.distinct_XH)
-        return count(self.distinct_XH[:-1]) + (self.num_all - len(self.rows)) * count(self.distinct_XH[-1:])
-
 
 def pooled_stem(
     stem: Stem, block: NormActivateConvolve, pool: AttentionPool, tokens_BL: Tensor, lengths: list[int] | None
@@ -153,8 +159,7 @@ def pooled_stem(
         kernel_IO, bias_O = stem.kernel(), stem.convolution.bias_O
         mix_OO, mix_O = block.convolution.weight_OCK[:, :, 0].T / GELU_SLOPE, block.convolution.bias_O
         if block.norm.training:
-            tail_BLH = stem.windows(tokens_BL, 1)[:, tokens_BL.shape[1] // pool.pool_size * pool.pool_size :]
-            together = Together.of(stem, windows, tail_BLH.flatten(0, 1), tokens_BL.numel()).over_ranks(block.norm)
+            together = Together.of(stem, tokens_BL, lengths).over_ranks(block.norm)
             moments = together.moments(kernel_IO, bias_O)
             block.norm.keep(*moments, together.count)
         else:
@@ -172,14 +177,14 @@ class _PooledBlock(torch.autograd.Function):
     """x = S k + b, y = x + silu(S k' + b') m, and of every window the mean of y weighted by softmax(y p); [X, O].
 
     S are a chunk's one-hot symbols, the weights come in the order k, b, k', b', m, p. It is a function of its own since
-    autograd would go over a chunk's activations twice as often.
+    autograd would go over a chunk's activations twice as often. Its gradient has no gradient itself.
     """
 
     @staticmethod
     def forward(context: Any, stem: Stem, dtype: torch.dtype, windows_XH: Tensor, *weights: Tensor) -> Tensor:
         cast = [weight.detach().to(dtype) for weight in weights]
         results = []
-        for chunk in _chunks(windows_XH, _per_window(stem, windows_XH, cast), dtype):
+        for chunk in _chunks(windows_XH, _per_window(stem, windows_XH, cast[0]), dtype):
             *_, y_XPO, share_XPO = _activations(stem.unfolded(chunk, dtype), len(chunk), cast)
             results.append((share_XPO * y_XPO).sum(dim=1))
         pooled_XO = torch.cat(results)
@@ -188,12 +193,13 @@ class _PooledBlock(torch.autograd.Function):
         return pooled_XO
 
     @staticmethod
+    @once_differentiable
     def backward(context: Any, upstream_XO: Tensor) -> tuple[Tensor | None, ...]:
         windows_XH, pooled_XO, *weights = context.saved_tensors
         stem, dtype = context.stem, context.dtype
         cast = [weight.to(dtype) for weight in weights]
         totals = [torch.zeros_like(weight) for weight in weights]
-        per_window = _per_window(stem, windows_XH, cast)
+        per_window = _per_window(stem, windows_XH, cast[0])
         chunks = (_chunks(z, per_window, dtype) for z in (windows_XH, pooled_XO, upstream_XO))
         for chunk, pooled, upstream in zip(*chunks, strict=True):
             found = _gradients(stem.unfolded(chunk, dtype), pooled, upstream, cast)
@@ -202,8 +208,9 @@ class _PooledBlock(torch.autograd.Function):
         return None, None, None, *totals
 
 
-def _per_window(stem: Stem, windows_XH: Tensor, weights: Sequence[Tensor]) -> int:
-    return len(weights[-1]) * (windows_XH.shape[1] - stem.kernel_length + 1)
+def _per_window(stem: Stem, windows_XH: Tensor, kernel_IO: Tensor) -> int:
+    """Values of the widest layer in a window."""
+    return max(kernel_IO.shape) * (windows_XH.shape[1] - stem.kernel_length + 1)
 
 
 def _activations(onehot_NI: Tensor, num_windows: int, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -247,31 +254,41 @@ class Together:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, stem: Stem, windows: Windows, tail_XH: Tensor, num_positions: int) -> Together:
-        """Over windows and, each position a window of its own, what is too short for one."""
+    def of(cls, stem: Stem, tokens_BL: Tensor, lengths: list[int] | None) -> Together:
+        """``lengths``: how many symbols of each gene stand before its padding; None where there is none.
 
-        def pairs(windows_XH: Tensor) -> Tensor:
-            places = stem.num_places
-            total_II = torch.zeros(places, places, dtype=torch.float64, device=windows_XH.device)
-            per_window = places * (windows_XH.shape[1] - stem.kernel_length + 1)
-            for chunk in _chunks(windows_XH, per_window, torch.float32):
-                onehot_NI = stem.unfolded(chunk, torch.float32)
-                total_II += onehot_NI.T @ onehot_NI
-            return total_II
-
-        count = torch.tensor(float(num_positions), dtype=torch.float64, device=tail_XH.device)
-        return cls(windows.summed(pairs) + pairs(tail_XH), count)
+        How often two places have their symbols hangs on how far apart they are, if positions beyond the ends counted
+        too: so pairs of symbols are counted by distance, and what those positions would see is taken off again.
+        """
+        B, L = tokens_BL.shape
+        K, S = stem.kernel_length, stem.outside
+        read = L if lengths is None else min(L, max(lengths) + K - 1)  # behind it is padding of every gene
+        tokens_BL = tokens_BL[:, :read]
+        apart = F.pad(tokens_BL.long(), (0, K - 1), value=S).flatten()  # no pair is of two genes
+        once, counts = torch.ones_like(apart), apart.new_zeros(K, (S + 1) ** 2)
+        for distance, counted in enumerate(counts):
+            pairs = apart[: len(apart) - distance] * (S + 1) + apart[distance:]
+            counted.scatter_add_(0, pairs, once)
+        forward = counts.view(K, S + 1, S + 1)[:, :S, :S].double()
+        forward[:, 0, 0] += B * (L - read)
+        forward = forward[:, stem.num_blank :, stem.num_blank :]
+        both = torch.cat([forward[1:].flip(0).transpose(1, 2), forward])  # from distance 1 - K to K - 1
+        place = torch.arange(K, device=tokens_BL.device)
+        all_II = both[place - place[:, None] + K - 1].transpose(1, 2).reshape(2 * [K * forward.shape[1]])
+        beyond_NI = stem.unfolded(stem.beyond(tokens_BL), torch.float32)
+        count = torch.tensor(float(B * L), dtype=torch.float64, device=tokens_BL.device)
+        return cls(all_II - (beyond_NI.T @ beyond_NI).double(), count)
 
     def over_ranks(self, norm: ScaledBatchNorm) -> Together:
         return Together(norm.over_ranks(self.pairs_II), norm.over_ranks(self.count))
 
     def moments(self, kernel_IO: Tensor, bias_O: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of a stem's outputs over those positions, [O], float32; they pass gradients on."""
-        kernel_IO, share_II = kernel_IO.double(), self.pairs_II / self.count
+        """Mean and variance of a stem's outputs over those positions, [O]; they pass gradients on."""
+        dtype, kernel_IO, share_II = kernel_IO.dtype, kernel_IO.double(), self.pairs_II / self.count
         share_I = share_II.diagonal()
         covariance_II = share_II - share_I[:, None] * share_I
         variance_O = ((covariance_II @ kernel_IO) * kernel_IO).sum(dim=0)
-        return (share_I @ kernel_IO + bias_O.double()).float(), variance_O.float()
+        return (share_I @ kernel_IO + bias_O.double()).to(dtype), variance_O.to(dtype)
 
 
 @contextmanager
@@ -294,7 +311,10 @@ def max_pooled_stem(stem: Stem, tokens_BL: Tensor, size: int) -> Tensor:
     with _cast_by_hand(stem.convolution.weight_OCK) as dtype:
         kernel_IO, bias_O = stem.kernel(), stem.convolution.bias_O
         windows_BWH = stem.windows(tokens_BL, size)
+        windows_XH = windows_BWH.flatten(0, 1)
         again = partial(checkpoint, compute, use_reentrant=False, preserve_rng_state=False)
         each = again if torch.is_grad_enabled() else compute
-        results_XO = torch.cat([each(chunk) for chunk in _chunks(windows_BWH.flatten(0, 1), size * len(bias_O), dtype)])
+        results_XO = torch.cat(
+            [each(chunk) for chunk in _chunks(windows_XH, _per_window(stem, windows_XH, kernel_IO), dtype)]
+        )
     return results_XO.view(*windows_BWH.shape[:2], -1)

@@ -47,7 +47,7 @@ def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 def restore_training(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put `training_tensors` back."""
+    """Put `training_tensors` back. DataError where what the optimizer knew is of another network's weights."""
     network.load_state_dict(
         {name.removeprefix("network/"): tensor for name, tensor in tensors.items() if name.startswith("network/")}
     )
@@ -56,4 +56,14 @@ def restore_training(network: nn.Module, optimizer: torch.optim.Optimizer, tenso
         if name.startswith("optimizer/"):
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = tensor
+    parameters = list(network.parameters())
+    for number, moments in state.items():
+        shape = parameters[number].shape if number < len(parameters) else None
+        if any(
+            tensor.ndim and tensor.shape != shape for tensor in moments.values()
+        ):  # fused optimizers would not notice
+            raise DataError(
+                f"the checkpoint's optimizer state {number} does not belong to this network's weights: another version "
+                "of raystudy wrote it. Remove the trial's folder to have it trained again"
+            )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -42,6 +42,7 @@ from raystudy.training.session import Metrics, Session
 EVALUATION_BATCH = 64
 NORM_GENES = 512
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once; what `training.deterministic` rests on
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in which the system counts a process's memory."""
 
@@ -93,20 +94,30 @@ def train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch |
     Raises Infeasible when the attention asked for cannot be used here, TrialFailed (reason ``nan``) when the loss or a
     prediction stops being finite.
     """
-    with repeatable() if job.training.deterministic else nullcontext():
+    with full_precision(), repeatable() if job.training.deterministic else nullcontext():
         _train(job, data, session, after_epoch)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Let fp32 be fp32: by itself cuDNN computes convolutions in TF32, which has 10 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @contextmanager
 def repeatable() -> Iterator[None]:
     """Let PyTorch use no algorithm whose result depends on which of its threads was first."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS promises it with workspaces of fixed size only
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _train(job: Job, data: StudyData, session: Session, after_epoch: AfterEpoch | None) -> None:
@@ -232,6 +243,7 @@ def _unsynchronised(network: nn.Module) -> AbstractContextManager[None]:
 
 
 @torch.no_grad()
+@full_precision()
 def predict(network: ExpressionNetwork, inputs: GeneInputs, rows: Rows, session: Session, bf16: bool) -> Floats:
     """Standardised predictions for ``rows`` in their order, float32 [n, K], the same on every rank."""
     network.eval()

