@@ -153,6 +153,10 @@ class Session:
         return self.driver.wait(150)
 
 
+EPOCHS = 40
+"""So many that three sessions are needed for them."""
+
+
 def num_epochs(records: Records) -> int:
     return sum(len(trial.epochs) for trial in records.read().trials)
 
@@ -165,7 +169,7 @@ def test_a_driver_whose_ray_is_gone_ends_by_itself_and_the_same_command_goes_on(
 ) -> None:
     study_file, log, records = tmp_path / "study.yaml", tmp_path / "log", Records(studies / "headless")
     document = tiny_study("headless", data_folder, baselines=[], pruner="none")
-    study_file.write_text(yaml.safe_dump({**document, "training": {"epochs": 8, "batch_size": 16}}))
+    study_file.write_text(yaml.safe_dump({**document, "training": {"epochs": EPOCHS, "batch_size": 16}}))
 
     with Session(study_file, log) as session:
         session.wait_for(records, more_epochs=3)
@@ -185,5 +189,5 @@ def test_a_driver_whose_ray_is_gone_ends_by_itself_and_the_same_command_goes_on(
     assert len(record.trials) == len({trial.config_hash for trial in record.trials}) == 4
     for trial in record.trials:
         assert trial.state is TrialState.COMPLETE
-        assert [epoch["epoch"] for attempt in trial.attempts for epoch in attempt.epochs] == list(range(1, 9))
+        assert [epoch["epoch"] for attempt in trial.attempts for epoch in attempt.epochs] == list(range(1, EPOCHS + 1))
     assert record.last("study_finished") is not None
