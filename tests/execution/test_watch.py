@@ -153,7 +153,7 @@ class Session:
         return self.driver.wait(150)
 
 
-EPOCHS = 40
+EPOCHS = 20
 """So many that three sessions are needed for them."""
 
 
@@ -169,7 +169,8 @@ def test_a_driver_whose_ray_is_gone_ends_by_itself_and_the_same_command_goes_on(
 ) -> None:
     study_file, log, records = tmp_path / "study.yaml", tmp_path / "log", Records(studies / "headless")
     document = tiny_study("headless", data_folder, baselines=[], pruner="none")
-    study_file.write_text(yaml.safe_dump({**document, "training": {"epochs": EPOCHS, "batch_size": 16}}))
+    document |= {"training": {"epochs": EPOCHS, "batch_size": 16}, "budget": {**document["budget"], "minutes": 60}}
+    study_file.write_text(yaml.safe_dump(document))
 
     with Session(study_file, log) as session:
         session.wait_for(records, more_epochs=3)
