@@ -44,8 +44,13 @@ def attend_ragged(q: Tensor, kv_T2d: Tensor, lengths: list[int], dropout: float,
     result. On a CPU ``sdpa`` needs none.
     """
     if backend == "sdpa" and draws_one_by_one(kv_T2d):
-        attended_BNd: Tensor = GeneByGene.apply(q, kv_T2d, lengths, dropout)  # type: ignore[no-untyped-call]
-        return attended_BNd
+        # In float32: each gene has a shape of its own, and oneDNN, which bf16 needs, compiles code for each new shape.
+        wide = torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast("cpu", enabled=False):
+            attended_BNd: Tensor = GeneByGene.apply(  # type: ignore[no-untyped-call]
+                q.to(wide), kv_T2d.to(wide), lengths, dropout
+            )
+        return attended_BNd.to(q.dtype)
     q_BNd = q if q.ndim == 3 else q.expand(len(lengths), *q.shape)
     if backend == "xformers":
         bias = _xformers().fmha.BlockDiagonalMask.from_seqlens([q_BNd.shape[1]] * len(lengths), lengths)
