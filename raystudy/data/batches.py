@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raystudy.data.encode import HALF_LIFE_FEATURES, kmer_tokens
 from raystudy.data.genes import Genes
-from raystudy.data.resident import Known, Ragged, Resident, fits, put
+from raystudy.data.resident import EndToEnd, Known, Resident, fits, put
 from raystudy.data.sequences import Readable
 from raystudy.data.splits import Rows, Split
 from raystudy.errors import DataError
@@ -214,7 +214,7 @@ class GeneInputs:
         return Resident(
             windows_NL=put(self.windows_NL, device),
             read=read,
-            proteins=Ragged.of(self.proteins, self.protein_offsets, device),
+            proteins=EndToEnd.of(self.proteins, self.protein_offsets, device),
             half_life_NH=put(self.half_life_NH, device),
         )
 

@@ -20,7 +20,7 @@ SHARE_OF_FREE_MEMORY = 0.25
 
 
 @dataclass(frozen=True)
-class Ragged:
+class EndToEnd:
     """Proteins of all genes end to end, and how long each is, which the CPU knows too."""
 
     tokens: Tensor
@@ -28,7 +28,7 @@ class Ragged:
     lengths: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, tokens: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], device: torch.device) -> Ragged:
+    def of(cls, tokens: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], device: torch.device) -> EndToEnd:
         return cls(put(tokens, device), put(offsets[:-1], device), np.diff(offsets))
 
     def take(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -76,7 +76,7 @@ class Resident:
     windows_NL: Tensor
     read: Known | None
     """Of the windows what the Perceiver reads, if it does."""
-    proteins: Ragged
+    proteins: EndToEnd
     half_life_NH: Tensor
 
 
